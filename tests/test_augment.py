@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import map_coordinates
+
+from varreg.augment import zoom_and_shift
+
+
+def reference(images, draws, zoom: float, shift: float):
+    """Bilinear, half-sample symmetric at the border: one image and channel at a time."""
+    out = np.empty(images.shape)
+    height, width = images.shape[2:]
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    for i, (of_scale, of_column, of_row) in enumerate(2 * draws - 1):
+        # Read around the middle of the image, then moved by a share of its side.
+        scale = 1 + zoom * of_scale
+        y = (rows - (height - 1) / 2) * scale + (height - 1) / 2 + shift * of_row * height
+        x = (columns - (width - 1) / 2) * scale + (width - 1) / 2 + shift * of_column * width
+        for c, channel in enumerate(images[i]):
+            out[i, c] = map_coordinates(channel, [y, x], order=1, mode="reflect")
+    return out
+
+
+@pytest.mark.parametrize(("zoom", "shift"), [(0.1, 0.1), (0.0, 0.3), (0.4, 0.0), (0.9, 0.9)])
+def test_equals_the_reference(zoom, shift):
+    images = torch.rand(5, 2, 9, 14)
+    draws = torch.rand(5, 3, generator=torch.Generator().manual_seed(3)).double().numpy()
+    moved = zoom_and_shift(images, zoom, shift, generator=torch.Generator().manual_seed(3))
+    expected = reference(images.double().numpy(), draws, zoom, shift)
+    np.testing.assert_allclose(moved.numpy(), expected, atol=2e-5)
+
+
+def test_changes_nothing_at_zero():
+    images = torch.rand(4, 3, 10, 10)
+    torch.testing.assert_close(zoom_and_shift(images, 0, 0), images, rtol=0, atol=1e-6)
+
+
+def test_a_constant_image_stays_constant():
+    images = torch.full((4, 1, 8, 8), 0.7)
+    torch.testing.assert_close(zoom_and_shift(images, 0.5, 0.5), images)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5, 5), (3, 3, 28, 20)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_keeps_shape_and_type_and_leaves_its_input_alone(shape, dtype):
+    images = torch.rand(shape).to(dtype)
+    before = images.clone()
+    moved = zoom_and_shift(images)
+    assert (moved.shape, moved.dtype, moved.device) == (images.shape, dtype, images.device)
+    assert torch.equal(images, before)
+    assert not torch.equal(moved, images)
+
+
+def test_channels_last_gives_the_same_values():
+    images = torch.rand(3, 3, 12, 12)
+    last = images.contiguous(memory_format=torch.channels_last)
+    moved = [
+        zoom_and_shift(batch, generator=torch.Generator().manual_seed(0))
+        for batch in (images, last)
+    ]
+    torch.testing.assert_close(moved[0], moved[1])
+
+
+def test_every_image_is_drawn_by_itself_and_repeats_with_the_seed():
+    images = torch.rand(1, 1, 12, 12).expand(6, 1, 12, 12)
+
+    def moved(seed: int) -> torch.Tensor:
+        return zoom_and_shift(images, generator=torch.Generator().manual_seed(seed))
+
+    assert len({tuple(image.flatten().tolist()) for image in moved(0)}) == 6
+    assert torch.equal(moved(0), moved(0))
+    assert not torch.equal(moved(0), moved(1))
+
+
+def test_stays_within_the_ranges():
+    # A ramp shows where each pixel was read, away from the border.
+    ramp = torch.arange(100.0).expand(200, 1, 100, 100)
+    moved = zoom_and_shift(ramp, 0.1, 0.0)[:, 0, 50, 30:70]
+    scale = (moved[:, -1] - moved[:, 0]) / 39
+    assert 0.9 <= scale.min() < 0.92
+    assert 1.08 < scale.max() <= 1.1
+    centre = zoom_and_shift(ramp, 0.0, 0.1)[:, 0, 50, 50] - 50
+    assert -10 <= centre.min() < -9.5
+    assert 9.5 < centre.max() <= 10
+
+
+@pytest.mark.parametrize(
+    ("images", "arguments", "message"),
+    [
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), {}, "images are torch.uint8 of shape"),
+        (torch.zeros(2, 4, 4), {}, r"shape \(2, 4, 4\); expected floating point \(N, C, H, W\)"),
+        (torch.zeros(2, 1, 4, 4, 4), {}, r"shape \(2, 1, 4, 4, 4\)"),
+        (torch.zeros(2, 1, 4, 4), {"zoom": 1.0}, r"zoom=1.0, shift=0.1; both must lie in \[0, 1\)"),
+        (torch.zeros(2, 1, 4, 4), {"shift": -0.1}, r"shift=-0.1; both must lie in"),
+        (torch.zeros(2, 1, 4, 4), {"zoom": float("nan")}, "zoom=nan"),
+    ],
+)
+def test_refuses(images, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        zoom_and_shift(images, **arguments)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from varreg import __main__ as command_line
+from varreg import datasets
+from varreg.__main__ import main
+from varreg.ledger import Ledger
+from varreg.runs import RunSpec
+from varreg.studies import STUDIES
+
+
+@pytest.fixture(autouse=True)
+def _nothing_here(monkeypatch, tmp_path):
+    """No data, no results: whatever stands on this machine."""
+    monkeypatch.delenv("VARREG_DATA", raising=False)
+    monkeypatch.setenv("VARREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VARREG_RESULTS", str(tmp_path / "results"))
+
+
+@pytest.fixture
+def small_studies(monkeypatch):
+    """Let every study be two quick runs on the phantom."""
+
+    def two(study: str) -> list[RunSpec]:
+        usual = {"dataset": "phantom", "method": "baseline", "epochs": 1, "size": 16}
+        return [RunSpec(study=study, seed=seed, model="paper_cnn", **usual) for seed in range(2)]
+
+    monkeypatch.setattr(command_line, "specs", two)
+
+
+def fails(capsys, *arguments: str) -> str:
+    """Run a command that is refused; return its one sentence."""
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("varreg: ")
+    assert "Traceback" not in err
+    return err
+
+
+def misused(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_data_list_names_every_data_set(capsys):
+    assert main(["data", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(datasets.names())
+    assert lines[0].endswith("drawn by the package")
+    assert sum("not here" in line for line in lines) == len(lines) - 2
+
+
+def test_data_fetch_and_check(capsys):
+    assert main(["data", "fetch", "phantom"]) == 0
+    assert capsys.readouterr().out == "phantom is drawn by the package: nothing to fetch\n"
+    assert main(["data", "check", "phantom", "--size", "16"]) == 0
+    assert "as it should be" in capsys.readouterr().out
+
+
+def test_status_of_nothing(capsys):
+    assert main(["status"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == list(STUDIES)
+    assert lines[0] == "chest_paper: 0 of 9 runs recorded"
+    assert "waits for another study" in lines[1]
+
+
+def test_doctor(capsys):
+    assert main(["doctor"]) == 0
+    out, err = capsys.readouterr()
+    assert "device: " in out
+    assert err == ""
+
+
+def test_run_records_and_goes_on(capsys, tmp_path, small_studies):
+    assert main(["run", "chest", "--limit", "1", "--device", "cpu"]) == 0
+    ledger = Ledger("chest", tmp_path / "results")
+    assert ledger.runs()["seed"].tolist() == [0]
+    assert main(["run", "chest", "--device", "cpu"]) == 0
+    assert ledger.runs()["seed"].tolist() == [0, 1]
+    assert "chest_paper: 0 of 9 runs recorded" in capsys.readouterr().out
+
+
+def test_results_of_another_folder(capsys, tmp_path, small_studies):
+    other = str(tmp_path / "other")
+    assert main(["run", "skin_paper", "--limit", "0", "--results", other]) == 0
+    Ledger("skin_paper", other).append({"key": "k", "seconds": 36.0, "device": "d"}, [])
+    capsys.readouterr()
+    assert main(["status", "--results", other]) == 0
+    assert "skin_paper: 0 of 6 runs recorded" in capsys.readouterr().out  # not one of its runs
+
+
+def test_a_run_that_is_stopped(capsys, monkeypatch, small_studies):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "run_all", stop)
+    assert main(["run", "chest"]) == 130
+    assert capsys.readouterr().err == "varreg: stopped; every finished run is recorded\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data", "fetch", "cats"], "no data set 'cats'; allowed are phantom"),
+        (["data", "check", "cats"], "no data set 'cats'"),
+        (["data", "check", "phantom", "--size", "3"], "any size from 16 pixels"),
+        (["data", "check", "pneumoniamnist"], "pneumoniamnist"),
+        (["data", "list", "--root", "no/such/folder"], "the given root is no/such/folder"),
+        (["doctor", "--root", "no/such/folder"], "not a folder; correct it or leave it out"),
+        (["run", "chest"], "run: python -m varreg run grid"),
+        (["run", "chest_paper", "--jobs", "0"], "jobs is 0; it must be 1 or more, or -1"),
+        (["run", "chest_paper", "--limit", "-1"], "limit is -1; it must be 0 or more"),
+        (["run", "chest_paper", "--device", "abacus"], "device is 'abacus', which cannot be used"),
+    ],
+)
+def test_refuses_in_one_sentence(capsys, arguments, message):
+    assert message in fails(capsys, *arguments)
+
+
+def test_a_folder_of_results_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    told = fails(capsys, "run", "skin_paper", "--results", str(tmp_path / "file"))
+    assert "cannot record a run in" in told
+    assert "make the folder writable" in told
+
+
+def test_a_damaged_ledger(capsys, tmp_path):
+    folder = tmp_path / "results" / "chest_paper"
+    folder.mkdir(parents=True)
+    (folder / "runs.csv").write_text("key,seconds\nabc")
+    for command in (["status"], ["run", "chest_paper"]):
+        assert "line 2 is cut short. Nothing was changed" in fails(capsys, *command)
+
+
+def test_the_data_are_not_here(capsys, tmp_path):
+    told = fails(capsys, "run", "chest_paper", "--limit", "1", "--device", "cpu")
+    assert "chest_xray" in told
+    assert not (tmp_path / "results" / "chest_paper" / "runs.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["bake"], "invalid choice: 'bake'"),
+        (["data"], "the following arguments are required: ACTION"),
+        (["run", "heart"], "invalid choice: 'heart' (choose from"),
+        (["run", "chest", "--limit", "few"], "argument --limit: invalid int value: 'few'"),
+        (["data", "check"], "the following arguments are required: name"),
+    ],
+)
+def test_misuse(capsys, arguments, message):
+    assert message in misused(capsys, *arguments)
+
+
+def test_help_shows_every_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in ("data", "run", "status", "doctor"))
+
+
+def test_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "varreg", "data", "fetch", "cats"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("varreg: there is no data set 'cats'")

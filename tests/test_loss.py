@@ -1,0 +1,467 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from varreg import LossParts, VariancePenalizedLoss, feature_variance, split_features
+from varreg.loss import NonFiniteFeaturesError
+
+# ---------------------------------------------------------------- an independent reference
+
+
+def reference_variance(features) -> float:
+    flat = np.asarray(features, dtype=np.float64).reshape(len(features), -1)
+    centred = flat - flat.sum(0) / len(flat)
+    return float((centred**2).sum(0).mean() / len(flat))
+
+
+def reference_cross_entropy(logits, target, task: str) -> float:
+    logits, target = np.asarray(logits, dtype=np.float64), np.asarray(target)
+    if task == "multiclass":
+        highest = logits.max(1, keepdims=True)
+        log_sum = highest[:, 0] + np.log(np.exp(logits - highest).sum(1))
+        return float(
+            np.mean([s - z[int(t)] for s, z, t in zip(log_sum, logits, target, strict=True)])
+        )
+    target = target.reshape(logits.shape)
+    return float(np.mean(np.logaddexp(0, logits) - target * logits))
+
+
+def batch(task: str, n: int = 16, classes: int = 5, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(7)
+    features = torch.randn(n, 4, 3, generator=generator, dtype=dtype) * 3
+    if task == "binary":
+        logits = torch.randn(n, 1, generator=generator, dtype=dtype) * 4
+        target = torch.randint(2, (n,), generator=generator)
+    elif task == "multiclass":
+        logits = torch.randn(n, classes, generator=generator, dtype=dtype) * 4
+        target = torch.randint(classes, (n,), generator=generator)
+    else:
+        logits = torch.randn(n, classes, generator=generator, dtype=dtype) * 4
+        target = torch.randint(2, (n, classes), generator=generator).float()
+    return logits, target, features
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+@pytest.mark.parametrize(("weight", "lambda_"), [(0.01, 0.5), (100.0, 1.0), (0.0, 2.0)])
+def test_equals_the_reference(task, weight, lambda_):
+    logits, target, features = batch(task)
+    parts = VariancePenalizedLoss(task, weight, 1.0, lambda_)(logits, target, features)
+    cross_entropy = reference_cross_entropy(logits, target, task)
+    variance = reference_variance(features)
+    assert parts._fields == ("total", "cross_entropy", "feature_variance")
+    assert parts.cross_entropy.item() == pytest.approx(cross_entropy, rel=1e-6)
+    assert parts.feature_variance.item() == pytest.approx(variance, rel=1e-6)
+    assert parts.total.item() == pytest.approx(
+        lambda_ * cross_entropy + weight * variance, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("logits_shape", [(16,), (16, 1)])
+@pytest.mark.parametrize("target_shape", [(16,), (16, 1)])
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.uint8, torch.bool, torch.float32, torch.float64]
+)
+def test_binary_takes_every_usual_shape_and_type(logits_shape, target_shape, dtype):
+    logits, target, features = batch("binary")
+    parts = VariancePenalizedLoss("binary")(
+        logits.reshape(logits_shape), target.reshape(target_shape).to(dtype), features
+    )
+    expected = reference_cross_entropy(logits, target, "binary")
+    assert parts.cross_entropy.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_multiclass_takes_a_column_of_labels():
+    logits, target, features = batch("multiclass")
+    criterion = VariancePenalizedLoss("multiclass", feature_sampling_ratio=1.0)
+    column = criterion(logits, target[:, None].to(torch.int32), features)
+    torch.testing.assert_close(column, criterion(logits, target, features), rtol=0, atol=0)
+
+
+# ---------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+@pytest.mark.parametrize("ratio", [1.0, 0.4])
+def test_gradients(task, ratio):
+    logits, target, features = batch(task, n=5, classes=3, dtype=torch.float64)
+    logits.requires_grad_()
+    features.requires_grad_()
+
+    def loss(logits, features):
+        generator = torch.Generator().manual_seed(3)  # the same draw for every evaluation
+        criterion = VariancePenalizedLoss(task, 0.7, ratio, 0.5, generator=generator)
+        return criterion(logits, target, features).total
+
+    assert torch.autograd.gradcheck(loss, (logits, features))
+    assert torch.autograd.gradgradcheck(loss, (logits, features))
+
+
+# ---------------------------------------------------------------- properties
+
+
+def matrices(min_samples=2):
+    return hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(min_samples, 8), st.integers(1, 6)),
+        elements=st.floats(-100, 100, allow_subnormal=False),
+    )
+
+
+@given(matrices(), st.integers(0, 2**32 - 1))
+def test_shift_changes_nothing(features, seed):
+    shift = np.random.default_rng(seed).uniform(-50, 50, features.shape[1])
+    moved = feature_variance(torch.tensor(features + shift)).item()
+    assert moved == pytest.approx(feature_variance(torch.tensor(features)).item(), abs=1e-8)
+
+
+@given(matrices(), st.floats(-10, 10))
+def test_scale_counts_squared(features, scale):
+    features = torch.tensor(features)
+    expected = scale**2 * feature_variance(features).item()
+    assert feature_variance(scale * features).item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@given(matrices(), st.integers(0, 2**32 - 1))
+def test_order_of_samples_and_features_is_irrelevant(features, seed):
+    random = np.random.default_rng(seed)
+    shuffled = random.permutation(random.permutation(features, axis=0), axis=1)
+    value = feature_variance(torch.tensor(shuffled)).item()
+    assert value == pytest.approx(feature_variance(torch.tensor(features)).item(), abs=1e-9)
+
+
+@given(matrices(), st.floats(0.01, 1.0))
+def test_is_never_negative_whatever_is_drawn(features, ratio):
+    assert feature_variance(torch.tensor(features), ratio).item() >= 0
+
+
+@given(hnp.arrays(np.float64, st.integers(1, 6), elements=st.floats(-100, 100)), st.integers(2, 9))
+def test_is_zero_for_identical_samples(sample, count):
+    features = torch.tensor(np.tile(sample, (count, 1)))
+    assert feature_variance(features).item() == pytest.approx(0, abs=1e-20)
+
+
+@pytest.mark.parametrize("lambda_", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("ratio", [0.2, 1.0])
+def test_weight_of_zero_is_cross_entropy_bit_for_bit(lambda_, ratio):
+    logits, target, features = batch("multiclass")
+    logits.requires_grad_()
+    features.requires_grad_()
+    parts = VariancePenalizedLoss("multiclass", 0.0, ratio, lambda_)(logits, target, features)
+    assert torch.equal(parts.total, lambda_ * F.cross_entropy(logits, target))
+    assert parts.feature_variance > 0  # reported all the same
+    assert torch.autograd.grad(parts.total, features, allow_unused=True) == (None,)
+
+
+def test_total_is_made_of_its_parts():
+    parts = VariancePenalizedLoss("binary", 0.3, 0.5, 0.7)(*batch("binary"))
+    assert isinstance(parts, LossParts)
+    assert torch.equal(parts.total, 0.7 * parts.cross_entropy + 0.3 * parts.feature_variance)
+
+
+# ---------------------------------------------------------------- the draw
+
+
+@pytest.mark.parametrize(("ratio", "size"), [(0.5, 2), (0.3, 1), (0.01, 1), (0.8, 3), (1.0, 4)])
+def test_mean_over_every_draw_is_the_value_over_all_features(monkeypatch, ratio, size):
+    features = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    expected = feature_variance(features)
+    (expected_gradient,) = torch.autograd.grad(expected, features)
+    values, gradients, drawn = [], [], set()
+    for order in permutations(range(4)):
+        monkeypatch.setattr(torch, "randperm", lambda *_, order=order, **__: torch.tensor(order))
+        value = feature_variance(features, ratio)
+        (gradient,) = torch.autograd.grad(value, features)
+        values.append(value)
+        gradients.append(gradient)
+        drawn.add(int(gradient.ne(0).any(0).sum()))
+    assert drawn == {size}
+    torch.testing.assert_close(torch.stack(values).mean(), expected)
+    torch.testing.assert_close(torch.stack(gradients).mean(0), expected_gradient)
+
+
+def test_mean_over_many_draws_is_the_value_over_all_features():
+    features = torch.randn(8, 50) * torch.linspace(0.1, 3, 50)
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([feature_variance(features, 0.2, generator=generator) for _ in range(2000)])
+    error = draws.std() / len(draws) ** 0.5
+    assert abs(draws.mean() - feature_variance(features)) < 4 * error
+
+
+def test_draws_anew_at_every_step_and_repeats_with_the_seed():
+    logits, target, features = batch("binary")
+
+    def draw() -> list[float]:
+        generator = torch.Generator().manual_seed(11)
+        criterion = VariancePenalizedLoss("binary", 1.0, 0.25, generator=generator)
+        return [criterion(logits, target, features).feature_variance.item() for _ in range(6)]
+
+    first = draw()
+    assert len(set(first)) > 1
+    assert draw() == first
+
+
+def test_draws_from_the_global_generator_by_default():
+    features = torch.randn(5, 40)
+    torch.manual_seed(5)
+    first = [feature_variance(features, 0.1).item() for _ in range(4)]
+    torch.manual_seed(5)
+    assert [feature_variance(features, 0.1).item() for _ in range(4)] == first
+    assert len(set(first)) > 1
+
+
+def test_eval_mode_uses_all_features_and_draws_nothing():
+    logits, target, features = batch("binary")
+    generator = torch.Generator().manual_seed(0)
+    state = generator.get_state()
+    criterion = VariancePenalizedLoss("binary", 1.0, 0.1, generator=generator).eval()
+    assert criterion(logits, target, features).feature_variance == feature_variance(features)
+    assert torch.equal(generator.get_state(), state)
+    criterion.train()(logits, target, features)
+    assert not torch.equal(generator.get_state(), state)
+
+
+# ---------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_accumulates_in_float32(dtype):
+    features = (torch.randn(8192, 6, generator=torch.Generator().manual_seed(0)) * 0.3 + 8).to(
+        dtype
+    )
+    value = feature_variance(features)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(reference_variance(features.double()), rel=1e-5)
+    features.requires_grad_()
+    feature_variance(features).backward()
+    assert features.grad.dtype == dtype
+
+
+def test_a_large_mean_does_not_swallow_the_variance():
+    features = torch.randn(4096, 3, generator=torch.Generator().manual_seed(0)) + 3000
+    assert feature_variance(features).item() == pytest.approx(
+        reference_variance(features), rel=1e-5
+    )
+
+
+def test_float64_stays_float64():
+    assert feature_variance(torch.randn(3, 2, dtype=torch.float64)).dtype == torch.float64
+
+
+# ---------------------------------------------------------------- the paper's one tensor
+
+
+def released_loss(y_true, y_pred, n_outputs, weight, lambda_):
+    """The released loss on all features, line by line, in NumPy."""
+    features, predictions = y_pred[:, :-n_outputs], y_pred[:, -n_outputs:]
+    epsilon = 1e-7
+    clipped = np.clip(predictions, epsilon, 1 - epsilon)
+    if n_outputs == 1:
+        losses = -(y_true * np.log(clipped) + (1 - y_true) * np.log(1 - clipped)).mean(-1)
+    else:
+        losses = -(y_true * np.log(clipped)).sum(-1)
+    mean = features.mean(0)
+    variance = np.square(features - mean).mean(0)
+    return lambda_ * losses.mean() + weight * variance.mean()
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("extreme", [False, True])
+def test_concatenated_tensor_gives_the_released_loss(activation, extreme):
+    random = np.random.default_rng(0)
+    features = random.normal(size=(12, 9))
+    n_outputs = 1 if activation == "sigmoid" else 7
+    logits = random.normal(size=(12, n_outputs)) * (200 if extreme else 2)
+    labels = np.arange(12) % (2 if activation == "sigmoid" else 7)
+    if activation == "sigmoid":
+        predictions, y_true = 1 / (1 + np.exp(-logits)), labels[:, None]
+    else:
+        exponential = np.exp(logits - logits.max(1, keepdims=True))
+        predictions, y_true = exponential / exponential.sum(1, keepdims=True), np.eye(7)[labels]
+    assert not extreme or predictions.min() < 1e-7  # so that the clipping is at work
+    both = np.concatenate([features, predictions], 1)
+
+    ours, taken = split_features(torch.tensor(both), n_outputs, activation=activation)
+    task = "binary" if activation == "sigmoid" else "multiclass"
+    parts = VariancePenalizedLoss(task, 0.01, 1.0, 0.5)(ours, torch.tensor(labels), taken)
+    assert parts.total.item() == pytest.approx(
+        released_loss(y_true, both, n_outputs, 0.01, 0.5), abs=1e-6
+    )
+
+
+def test_split_of_logits_and_gradient_through_it():
+    both = torch.randn(4, 5, requires_grad=True)
+    logits, features = split_features(both, 2)
+    assert torch.equal(logits, both[:, 3:])
+    assert torch.equal(features, both[:, :3])
+    (logits.sum() + features.sum()).backward()
+    assert torch.equal(both.grad, torch.ones(4, 5))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "n_outputs", "activation", "message"),
+    [
+        (torch.rand(4), 1, None, r"shape \(4,\) with n_outputs=1; expected \(N, F \+ n_outputs\)"),
+        (torch.rand(4, 3), 3, None, r"shape \(4, 3\) with n_outputs=3.*at least one feature"),
+        (torch.rand(4, 3), 0, None, r"n_outputs=0; expected .* one output"),
+        (
+            torch.rand(4, 3),
+            1,
+            "tanh",
+            "activation is 'tanh'; allowed are None, 'sigmoid', 'softmax'",
+        ),
+        (torch.full((4, 3), 1.5), 1, "sigmoid", r"from 1.5 to 1.5; probabilities lie in \[0, 1\]"),
+        (torch.full((4, 3), -0.5), 2, "softmax", r"last 2 columns go from -0.5 .*activation=None"),
+        (torch.full((4, 3), torch.nan), 1, "sigmoid", "from nan to nan; probabilities lie in"),
+    ],
+)
+def test_split_refuses(tensor, n_outputs, activation, message):
+    with pytest.raises(ValueError, match=message):
+        split_features(tensor, n_outputs, activation=activation)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("ratio", [0, 1.5, -0.1, float("nan")])
+def test_ratio_outside_its_range(ratio):
+    with pytest.raises(ValueError, match=rf"sampling ratio is {ratio}; it must lie in \(0, 1\]"):
+        feature_variance(torch.rand(3, 2), ratio)
+    with pytest.raises(ValueError, match=rf"sampling ratio is {ratio}; it must lie in \(0, 1\]"):
+        VariancePenalizedLoss("binary", feature_sampling_ratio=ratio)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (0, 5), (5,), (), (4, 0), (3, 2, 0)])
+def test_features_of_a_wrong_shape(shape):
+    with pytest.raises(ValueError, match=r"two samples or more and one feature or more") as error:
+        feature_variance(torch.zeros(shape))
+    assert str(tuple(shape)) in str(error.value)
+
+
+def test_a_batch_of_one_is_told_what_to_do():
+    with pytest.raises(
+        ValueError, match=r"\(1, 5\).*batch of one has no variance: drop it or merge"
+    ):
+        VariancePenalizedLoss("binary")(torch.zeros(1), torch.zeros(1), torch.zeros(1, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+def test_features_that_are_not_floating_point(dtype):
+    with pytest.raises(ValueError, match=rf"features are {dtype}; they must be floating point"):
+        feature_variance(torch.zeros(3, 2, dtype=dtype))
+
+
+def test_features_that_are_no_tensor():
+    with pytest.raises(TypeError, match=r"features is a list; it must be a torch\.Tensor"):
+        feature_variance([[1.0], [2.0]])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("weight", [0.0, 0.01])
+def test_features_that_are_not_finite(bad, weight):
+    logits, target, features = batch("binary")
+    features[2, 1, 0] = features[3, 1, 0] = bad
+    criterion = VariancePenalizedLoss("binary", weight, 1.0)
+    with pytest.raises(NonFiniteFeaturesError, match=r"2 values that are NaN or infinite of 192"):
+        criterion(logits, target, features)
+
+
+def test_a_variance_that_overflows():
+    features = torch.tensor([[3e38], [-3e38]])
+    with pytest.raises(
+        NonFiniteFeaturesError, match=r"features up to 3e\+38 overflows torch.float32"
+    ):
+        feature_variance(features)
+
+
+def test_value_checks_can_be_switched_off():
+    logits, target, features = batch("binary")
+    features[0] = torch.nan
+    criterion = VariancePenalizedLoss("binary", validate=False, feature_sampling_ratio=1.0)
+    assert torch.isnan(criterion(logits, target, features).total)
+    assert criterion(logits, target + 5, features[1:].new_zeros(16, 2)).total.isfinite()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"task": "regression"},
+            "task is 'regression'; allowed are binary, multiclass, multilabel",
+        ),
+        ({"variance_weight": -1}, "variance_weight is -1; it must be finite and at least 0"),
+        ({"variance_weight": float("nan")}, "variance_weight is nan"),
+        ({"variance_weight": float("inf")}, "variance_weight is inf"),
+        ({"lambda_": 0}, "lambda_ is 0; it must be finite and greater than 0"),
+        ({"lambda_": -0.5}, "lambda_ is -0.5"),
+        ({"lambda_": float("nan")}, "lambda_ is nan"),
+    ],
+)
+def test_parameters_outside_their_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        VariancePenalizedLoss(**({"task": "binary"} | arguments))
+
+
+@pytest.mark.parametrize(
+    ("task", "logits", "target", "message"),
+    [
+        ("binary", (4, 2), (4,), r"logits \(4, 2\) .* both must be \(N,\) or \(N, 1\)"),
+        ("binary", (4,), (4, 2), r"target \(4, 2\) .* both must be \(N,\) or \(N, 1\)"),
+        ("binary", (4,), (3,), r"logits \(4,\) and target \(3,\)"),
+        ("multiclass", (4,), (4,), r"logits must be \(N, K\) with K of 2 or more"),
+        ("multiclass", (4, 1), (4,), r"logits \(4, 1\) .* K of 2 or more"),
+        ("multiclass", (4, 3), (4, 3), r"target \(4, 3\) .* and target \(N,\) or \(N, 1\)"),
+        ("multilabel", (4, 3), (4,), r"logits \(4, 3\) and target \(4,\) .* both must be \(N, L\)"),
+        ("multilabel", (4,), (4,), r"both must be \(N, L\)"),
+    ],
+)
+def test_shapes_that_do_not_fit(task, logits, target, message):
+    with pytest.raises(ValueError, match=message):
+        VariancePenalizedLoss(task)(
+            torch.zeros(logits), torch.zeros(target, dtype=torch.int64), torch.rand(4, 6)
+        )
+
+
+def test_logits_and_features_of_different_batches():
+    with pytest.raises(ValueError, match=r"logits hold \(4,\) and features \(5, 6\)"):
+        VariancePenalizedLoss("binary")(torch.zeros(4), torch.zeros(4), torch.rand(5, 6))
+
+
+@pytest.mark.parametrize(
+    ("task", "shape", "target", "message"),
+    [
+        ("binary", (3,), [0, 1, 2], "binary labels go from 0 to 2; every label must be 0 or 1"),
+        ("binary", (3,), [-1, 1, 1], "binary labels go from -1 to 1"),
+        ("binary", (3,), [0.0, 0.5, 1.0], "every label must be 0 or 1"),
+        ("binary", (3,), [0.0, float("nan"), 1.0], "labels go from nan to nan"),
+        ("multiclass", (3, 7), [0, 6, 7], "labels go from 0 to 7; with 7 logits .* in 0 to 6"),
+        ("multiclass", (3, 7), [-100, 0, 1], "labels go from -100 to 1"),
+        (
+            "multiclass",
+            (3, 7),
+            [0.0, 1.0, 2.0],
+            "torch.float32; target must hold integer class codes",
+        ),
+        ("multiclass", (3, 7), [True, False, True], "torch.bool; target must hold integer"),
+        ("multilabel", (2, 2), [[0, 1], [3, 1]], "multilabel labels go from 0 to 3"),
+    ],
+)
+def test_labels_outside_the_classes(task, shape, target, message):
+    with pytest.raises(ValueError, match=message):
+        VariancePenalizedLoss(task)(
+            torch.zeros(shape), torch.tensor(target), torch.rand(shape[0], 6)
+        )
+
+
+def test_prints_its_parameters():
+    assert repr(VariancePenalizedLoss("binary")) == (
+        "VariancePenalizedLoss('binary', variance_weight=0.01, feature_sampling_ratio=0.2, "
+        "lambda_=0.5)"
+    )

@@ -1,0 +1,157 @@
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import grid, row, study
+
+from varreg import published, tables
+from varreg.ledger import Ledger
+from varreg.statistics import holm, paired_difference
+
+EMPTY = pd.DataFrame()
+
+
+def test_difference_pairs_by_seed_whatever_the_order():
+    runs = study({"baseline": 0.0, "penalized": -0.1}, models=["paper_cnn"])
+    a, b = (
+        runs[runs["method"] == method].sort_values("seed")["test_cross_entropy"]
+        for method in ("penalized", "baseline")
+    )
+    expected = paired_difference(a.to_numpy(), b.to_numpy())
+    assert (
+        tables.difference(runs.sample(frac=1, random_state=1), "test_cross_entropy", "penalized")
+        == expected
+    )
+
+
+def test_difference_uses_only_the_seeds_that_both_have():
+    runs = study({"baseline": 0.0, "penalized": -0.1}, models=["paper_cnn"])
+    runs = runs[~((runs["method"] == "baseline") & (runs["seed"] == 2))]
+    assert tables.difference(runs, "test_cross_entropy", "penalized").n == 4
+    assert tables.difference(runs, "test_cross_entropy", "augmented") is None
+    assert tables.difference(EMPTY, "test_cross_entropy", "penalized") is None
+
+
+def test_difference_refuses_a_mix_of_settings():
+    runs = study({"baseline": 0.0, "penalized": -0.1})  # two networks
+    with pytest.raises(ValueError, match="more than once"):
+        tables.difference(runs, "test_cross_entropy", "penalized")
+
+
+def test_differences_compare_within_a_network_and_correct_over_the_table():
+    runs = study({"baseline": 0.0, "penalized": -0.1, "tuned": 0.0})
+    table = tables.differences(runs, ["test_cross_entropy", "test_accuracy", "gap_accuracy"])
+    assert len(table) == 2 * 2 * 3
+    assert table["p_holm"].tolist() == pytest.approx(holm(table["p"].tolist()))
+    wins = table[(table["method"] == "penalized") & (table["metric"] != "gap_accuracy")]
+    assert set(wins["verdict"]) == {"reproduced"}
+
+
+def test_gaps_are_positive_when_a_model_overfits():
+    runs = pd.DataFrame([row(train_accuracy=0.9, test_accuracy=0.7, train_cross_entropy=0.1)])
+    gaps = tables.with_gaps(runs).iloc[0]
+    assert gaps["gap_accuracy"] == pytest.approx(0.2)
+    assert gaps["gap_cross_entropy"] == pytest.approx(0.4)
+
+
+def test_published_table_judges_each_number_by_the_right_runs():
+    runs = study({"baseline": 0.0, "penalized": 0.0}, models=["paper_cnn"])
+    table = tables.against_published(runs, published.select("chest", source="Tables I and II"))
+    by = table.set_index(["method", "metric"])
+    mine = runs.loc[runs["method"] == "penalized", "test_cross_entropy"]
+    assert by.loc[("penalized", "loss"), "mean"] == pytest.approx(mine.mean())
+    assert by.loc[("penalized", "loss"), "published"] == pytest.approx(0.605)
+    assert by.loc[("baseline", "accuracy"), "verdict"] == "not reproduced"
+    assert by.loc[("augmented", "accuracy"), "verdict"] == "cannot be known"
+
+
+def test_tables_without_runs_say_so():
+    numbers = published.select("skin")
+    assert set(tables.published_table(EMPTY, numbers)["Verdict"]) == {"cannot be known"}
+    for table in (
+        tables.levels_table(EMPTY, ["test_accuracy"]),
+        tables.differences_table(EMPTY, ["test_accuracy"]),
+        tables.settings_table(EMPTY),
+        tables.choices_table(EMPTY, EMPTY),
+    ):
+        assert "No run is recorded yet" in tables.to_html(table)
+    assert tables.cost(EMPTY)["runs"] == 0
+
+
+def test_one_run_gives_a_level_and_no_interval():
+    table = tables.levels_table(pd.DataFrame([row()]), ["test_accuracy"])
+    assert table["test accuracy"].tolist() == ["0.500"]
+
+
+def test_recalls_are_named_after_the_classes_of_ham10000():
+    runs = pd.DataFrame([row(dataset="ham10000", classes=7)])
+    assert tuple(tables.recalls(runs)["class"]) == published.SKIN_CLASSES
+    assert list(tables.recalls(pd.DataFrame([row()]))["class"]) == ["class 0", "class 1"]
+    assert tables.recalls(EMPTY).empty
+
+
+def test_choice_takes_the_best_mean_and_never_the_baseline():
+    runs = grid([(0.0, 1.0, 1.0), (100.0, 1.0, 1.0), (0.1, 0.5, 2.0)])
+    wide, twelve = tables.split_grid(runs)
+    assert (len(wide), len(twelve)) == (3 * 4, 3 * 12)
+    assert tables.chosen_weights(wide, ["pneumoniamnist"]) == {"paper_cnn": 100.0}
+    best = tables.chosen(twelve).iloc[0]
+    assert tuple(best[tables.SETTING]) == (0.1, 0.5, 2.0)
+
+
+def test_choice_agrees_with_the_study_that_trains_with_it(tmp_path):
+    from varreg.studies.grid import chosen_weight, specs
+
+    rows = []
+    for spec in specs():
+        near = abs(np.log10(spec.variance_weight + 1e-9) - 1)
+        score = 0.3 + 0.01 * near + 0.001 * np.sin(spec.seed + near)
+        rows.append({"key": spec.key, **asdict(spec), "val_cross_entropy": score})
+    (tmp_path / "grid").mkdir()
+    pd.DataFrame(rows).to_csv(tmp_path / "grid" / "runs.csv", index=False)
+    wide, _ = tables.split_grid(Ledger("grid", tmp_path).runs())
+    for dataset in ("pneumoniamnist", "ham10000"):
+        for model, weight in tables.chosen_weights(wide, [dataset]).items():
+            assert weight == chosen_weight(dataset, model, results=tmp_path) == 10.0
+
+
+def test_pick_counts_let_each_seed_choose():
+    runs = grid([(1.0, 1.0, 1.0)])
+    runs.loc[(runs["seed"] == 2) & (runs["variance_weight"] == 100), "val_cross_entropy"] = 0.1
+    wide, twelve = tables.split_grid(runs)
+    counts = tables.pick_counts(wide).set_index("variance_weight")["picked"]
+    assert counts.to_dict() == {0.01: 0, 1.0: 2, 100.0: 1}
+    table = tables.choices_table(wide, wide)
+    assert table["Chosen"].tolist() == ["1"]
+    assert table["Seeds that agree"].tolist()[0].startswith("2 of 3 [")
+    assert "validation chooses 1;" in tables.choices_summary(wide, twelve)
+
+
+def test_html_escapes_text_and_keeps_links():
+    table = pd.DataFrame({"a": ["<b>"], "Evidence": ['<a href="x">y</a>']})
+    text = tables.to_html(table, raw=["Evidence"])
+    assert "&lt;b&gt;" in text
+    assert '<a href="x">y</a>' in text
+    assert text == tables.to_html(table.copy(), raw=["Evidence"])
+    assert tables.show(table).data
+
+
+def test_negative_numbers_print_with_a_real_minus():
+    assert tables.interval_text(-0.1, -0.2, 0.3, 1, signed=True) == "\u22120.1 [\u22120.2, +0.3]"
+    assert tables.interval_text(np.nan, np.nan, np.nan) == "\u2013"
+
+
+def test_cost_adds_up():
+    studies = {"chest": study({"baseline": 0.0}), "skin": EMPTY}
+    table = tables.cost_table(studies)
+    assert table["Runs"].tolist() == [10, 0]
+    assert table["Hours in all"].tolist() == ["0.1", "0.0"]
+
+
+def test_split_and_model_filters():
+    runs = pd.DataFrame([row(split="paper"), row(split="lesion"), row(split="lesion", model="x")])
+    assert len(tables.of_split(runs, "lesion")) == 2
+    assert len(tables.of_split(runs[:1], "lesion")) == 1  # one split only: returned whole
+    assert len(tables.of_model(runs)) == 2
+    assert len(tables.of_datasets(runs, ["other"])) == 0

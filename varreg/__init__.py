@@ -1,0 +1,24 @@
+"""Variance-penalized training of image classifiers, and the evidence about it.
+
+>>> import torch, varreg
+>>> criterion = varreg.VariancePenalizedLoss("binary", variance_weight=1.0)
+>>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+>>> tap = varreg.FeatureTap(model)
+>>> logits = model(torch.zeros(6, 4))
+>>> parts = criterion(logits, torch.ones(6), tap.take())
+>>> parts.total.backward()
+"""
+
+from varreg.features import FeatureTap
+from varreg.loss import LossParts, VariancePenalizedLoss, feature_variance, split_features
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FeatureTap",
+    "LossParts",
+    "VariancePenalizedLoss",
+    "__version__",
+    "feature_variance",
+    "split_features",
+]

@@ -1,0 +1,303 @@
+"""The paper's own data: folders of JPEG files, in the layout that Kaggle gives them.
+
+References:
+    D. S. Kermany et al., Identifying medical diagnoses and treatable diseases by image-based deep
+    learning, Cell 172, 1122 (2018), https://doi.org/10.1016/j.cell.2018.02.010.
+    P. Tschandl et al., The HAM10000 dataset, a large collection of multi-source dermatoscopic
+    images of common pigmented skin lesions, Scientific Data 5, 180161 (2018),
+    https://doi.org/10.1038/sdata.2018.161.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from varreg.datasets.cache import cached_array
+from varreg.datasets.core import (
+    CorruptDatasetError,
+    Dataset,
+    DatasetNotFoundError,
+    DownloadError,
+    UnknownDatasetError,
+    assemble,
+)
+from varreg.datasets.places import data_roots
+from varreg.datasets.splits import split_by_group, split_by_row
+
+__all__ = ["CHEST_CLASSES", "SKIN_CLASSES", "SPLITS", "download", "find", "load"]
+
+CHEST_CLASSES = ("NORMAL", "PNEUMONIA")
+# In alphabetical order of the full name, as the paper codes them.
+SKIN_CLASSES = {
+    "akiec": "Actinic keratoses",
+    "bcc": "Basal cell carcinoma",
+    "bkl": "Benign keratosis-like lesions",
+    "df": "Dermatofibroma",
+    "nv": "Melanocytic nevi",
+    "mel": "Melanoma",
+    "vasc": "Vascular lesions",
+}
+METADATA = "HAM10000_metadata.csv"
+SUFFIXES = {".jpeg", ".jpg", ".png"}
+MIN_SIZE = 8  # pixels
+# What tells each folder, and where Kaggle has it.
+LANDMARK = {"chest_xray": "train", "ham10000": METADATA}
+KAGGLE = {
+    "chest_xray": "paultimothymooney/chest-xray-pneumonia",
+    "ham10000": "kmader/skin-cancer-mnist-ham10000",
+}
+N_IMAGES = {"chest_xray": (5216, 16, 624), "ham10000": (10_015,)}  # as published
+LAYOUT = {
+    "chest_xray": "train, val and test, each with NORMAL and PNEUMONIA folders of .jpeg files",
+    "ham10000": f"{METADATA} and folders of .jpg files beside it",
+}
+SPLITS = {"chest_xray": ("official",), "ham10000": ("paper", "lesion")}
+
+
+def find(name: str, root: str | Path | None = None) -> tuple[Path, str] | None:
+    """Looks for the folder in the data folders.
+
+    Returns:
+        The folder and the words for the data folder it was found in, or None.
+
+    Raises:
+        CorruptDatasetError: If there is a folder of that name in another layout.
+    """
+    for words, folder in data_roots(root).items():
+        if (found := _find_below(name, folder)) is not None:
+            return found, words
+    return None
+
+
+def download(name: str) -> Path:
+    """Has Kaggle's own package fetch the folder, where that is installed.
+
+    Returns:
+        The folder that holds the data.
+
+    Raises:
+        DatasetNotFoundError: If the package ``kagglehub`` is not installed.
+        DownloadError: If it could not fetch the data, or brought something else.
+    """
+    if importlib.util.find_spec("kagglehub") is None:
+        raise _not_found(name)
+    import kagglehub
+
+    try:
+        fetched = Path(kagglehub.dataset_download(KAGGLE[name]))
+    except Exception as error:  # its errors have no common base
+        raise DownloadError(
+            f"kagglehub could not fetch {KAGGLE[name]}: {error}; check the network and the account "
+            f"on Kaggle, or put a folder {name} into the folder that VARREG_DATA names"
+        ) from error
+    folder = _find_below(name, fetched)
+    if folder is None:
+        raise DownloadError(
+            f"kagglehub brought {fetched}, which does not hold {LAYOUT[name]}; "
+            f"put a folder {name} that does into the folder that VARREG_DATA names"
+        )
+    return folder
+
+
+def load(name: str, size: int, split: str, root: str | Path | None, may_download: bool) -> Dataset:
+    """Loads ``chest_xray`` or ``ham10000``; see :func:`varreg.datasets.load`."""
+    if size < MIN_SIZE:
+        raise UnknownDatasetError(f"{name} comes in any size from {MIN_SIZE} pixels, not in {size}")
+    found = find(name, root)
+    if found is None and may_download:
+        found = download(name), "Kaggle's download"
+    if found is None:
+        raise _not_found(name, root)
+    folder, words = found
+    if name == "chest_xray":
+        files, labels, counts = _chest_files(folder)
+        groups, class_names = None, tuple(map(str.lower, CHEST_CLASSES))
+    else:
+        files, labels, groups, counts = _skin_files(folder, split)
+        class_names = tuple(SKIN_CLASSES.values())
+
+    # Radiographs are stored once and shown as RGB, which is how Keras reads them.
+    channels = 1 if name == "chest_xray" else 3
+    shape = (len(files), size, size, channels)
+    images, images_sha256 = cached_array(
+        f"{name}-{size}-{split}", files, shape, lambda array: _decode_all(files, array, name)
+    )
+    return assemble(
+        name=name,
+        task="binary" if len(class_names) == 2 else "multiclass",
+        class_names=class_names,
+        size=size,
+        split=split,
+        images=torch.from_numpy(images).movedim(-1, 1).expand(-1, 3, -1, -1),
+        labels=labels,
+        counts=counts,
+        source=f"{len(files):,} files in Kaggle's layout, from {words}",
+        images_sha256=images_sha256,
+        groups=groups,
+    )
+
+
+def _find_below(name: str, folder: Path) -> Path | None:
+    for candidate in (folder / name, folder / name / name, folder):
+        if (candidate / LANDMARK[name]).exists():
+            return candidate
+    if (folder / name).is_dir():
+        raise CorruptDatasetError(
+            f"{folder / name} holds no {LANDMARK[name]}; it must hold {LAYOUT[name]}"
+        )
+    return None
+
+
+def _not_found(name: str, root: str | Path | None = None) -> DatasetNotFoundError:
+    folders = ", ".join(str(folder / name) for folder in data_roots(root).values())
+    return DatasetNotFoundError(
+        f"{name} is in none of the data folders ({folders}); one of them must hold "
+        f"{LAYOUT[name]}. Get it from https://www.kaggle.com/datasets/{KAGGLE[name]}, "
+        "or `pip install kagglehub` to have it fetched"
+    )
+
+
+def _images_in(folder: Path) -> dict[str, Path]:
+    """The image files of a folder by name, sorted; hidden files are passed over."""
+    names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    for name in names:
+        if Path(name).suffix.lower() not in SUFFIXES:
+            raise CorruptDatasetError(
+                f"{folder / name} is not an image file; only {', '.join(sorted(SUFFIXES))} may "
+                "stand there: move it elsewhere"
+            )
+    return {name: folder / name for name in names}
+
+
+def _chest_files(folder: Path) -> tuple[list[Path], np.ndarray, list[int]]:
+    files: list[Path] = []
+    labels: list[int] = []
+    counts: list[int] = []
+    for part in ("train", "val", "test"):
+        before = len(files)
+        for label, class_name in enumerate(CHEST_CLASSES):
+            place = folder / part / class_name
+            if not place.is_dir():
+                raise CorruptDatasetError(
+                    f"{folder} has no folder {part}/{class_name}; it must hold "
+                    f"{LAYOUT['chest_xray']}"
+                )
+            images = _images_in(place)
+            if not images:
+                raise CorruptDatasetError(
+                    f"{place} holds no image; unpack the data set again, or "
+                    "point VARREG_DATA to a complete copy"
+                )
+            files += images.values()
+            labels += [label] * len(images)
+        counts.append(len(files) - before)
+    return files, np.array(labels), counts
+
+
+def _skin_files(folder: Path, split: str) -> tuple[list[Path], np.ndarray, np.ndarray, list[int]]:
+    lesions, image_ids, labels = _read_metadata(folder / METADATA)
+    images = _skin_images(folder)
+    if lost := [image_id for image_id in image_ids if image_id not in images]:
+        raise CorruptDatasetError(
+            f"{folder / METADATA} names {len(lost)} images that are in no folder beside it, "
+            f"such as {lost[0]}; unpack both image folders of the data set"
+        )
+    if extra := sorted(set(images) - set(image_ids)):
+        raise CorruptDatasetError(
+            f"{folder / METADATA} has no row for {len(extra)} of the images beside it, "
+            f"such as {images[extra[0]]}; use the complete table, or remove those images"
+        )
+    parts = split_by_row(len(image_ids)) if split == "paper" else split_by_group(lesions, labels)
+    order = np.concatenate(parts)
+    _, codes = np.unique(lesions, return_inverse=True)
+    return (
+        [images[image_ids[row]] for row in order],
+        np.array(labels)[order],
+        codes[order],
+        [len(part) for part in parts],
+    )
+
+
+def _read_metadata(path: Path) -> tuple[list[str], list[str], list[int]]:
+    """Lesion, image and class of each row, in file order."""
+    codes = {code: label for label, code in enumerate(SKIN_CLASSES)}
+    lesions: dict[str, str] = {}  # by image
+    labels: list[int] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            table = csv.DictReader(lines)
+            if missing := {"lesion_id", "image_id", "dx"} - set(table.fieldnames or ()):
+                raise CorruptDatasetError(
+                    f"{path} has no column {', '.join(sorted(missing))}; use the table as published"
+                )
+            for row in table:
+                image_id, dx = row["image_id"], row["dx"]
+                if dx not in codes:
+                    raise CorruptDatasetError(
+                        f"{path}, line {table.line_num}: dx is {dx!r}, "
+                        f"allowed are {', '.join(codes)}; use the table as published"
+                    )
+                if image_id in lesions:
+                    raise CorruptDatasetError(
+                        f"{path}, line {table.line_num}: {image_id} has a row already; remove one"
+                    )
+                lesions[image_id] = row["lesion_id"]
+                labels.append(codes[dx])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CorruptDatasetError(
+            f"{path} is not a readable table ({error}); use the table as published"
+        ) from error
+    if not labels:
+        raise CorruptDatasetError(f"{path} has no row; use the table as published")
+    return list(lesions.values()), list(lesions), labels
+
+
+def _skin_images(folder: Path) -> dict[str, Path]:
+    """The images below the folder by id; Kaggle's archive has each of them twice."""
+    images: dict[str, Path] = {}
+    places = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    for place in sorted(places):
+        for path in _images_in(place).values():
+            first = images.setdefault(path.stem, path)
+            if first is not path and first.stat().st_size != path.stat().st_size:
+                raise CorruptDatasetError(
+                    f"{first} and {path} have one name and differ; remove the wrong one"
+                )
+    return images
+
+
+def _decode_all(files: Sequence[Path], into: np.ndarray, name: str) -> None:
+    """Decodes each file into one row of an array ``(N, size, size, 1 or 3)``, in parallel."""
+    from tqdm.auto import tqdm
+
+    def decode(row: int) -> None:
+        into[row] = _decode(files[row], into.shape[1], into.shape[3])
+
+    # Pillow decodes outside Python's lock.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        work = pool.map(decode, range(len(files)))
+        for _ in tqdm(work, f"decode {name}", len(files), unit="image", disable=None):
+            pass
+
+
+def _decode(path: Path, size: int, channels: int) -> np.ndarray:
+    """One image, resized straight to a square with bilinear interpolation, as in Keras."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise CorruptDatasetError(
+            f"{path} is not a complete image ({error}); replace it with an intact copy"
+        ) from error
+    pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return pixels.reshape(size, size, channels)

@@ -1,0 +1,343 @@
+"""The variance penalty and the classification loss that carries it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "LossParts",
+    "NonFiniteFeaturesError",
+    "Task",
+    "VariancePenalizedLoss",
+    "feature_variance",
+    "split_features",
+]
+
+Task = Literal["binary", "multiclass", "multilabel"]
+
+KERAS_EPSILON = (
+    1e-7  # Keras clips probabilities to [1e-7, 1 - 1e-7] before it takes their logarithm.
+)
+
+
+class NonFiniteFeaturesError(ValueError):
+    """Raised when features hold a NaN or an infinity."""
+
+
+class LossParts(NamedTuple):
+    """What the criterion returns: the value to minimize, and what it is made of.
+
+    Attributes:
+        total: Scalar, ``lambda_ * cross_entropy + variance_weight * feature_variance``.
+        cross_entropy: Scalar, mean over the batch in nats, *not* scaled by ``lambda_``.
+            Compare models and stop early on this part.
+        feature_variance: Scalar, the penalty before its weight.
+    """
+
+    total: Tensor
+    cross_entropy: Tensor
+    feature_variance: Tensor
+
+
+def feature_variance(
+    features: Tensor,
+    sampling_ratio: float = 1.0,
+    *,
+    generator: torch.Generator | None = None,
+    validate: bool = True,
+) -> Tensor:
+    r"""Mean over the features of their population variance over the batch.
+
+    For features :math:`f_{ij}`, sample :math:`i = 1 \dots N` and feature :math:`j \in S`,
+
+    .. math::
+
+        V = \frac{1}{|S|} \sum_{j \in S} \frac{1}{N} \sum_{i=1}^{N}
+            \left(f_{ij} - \bar f_j\right)^2 .
+
+    :math:`S` is drawn anew at every call, uniformly without replacement, so that the
+    expectation of :math:`V` over :math:`S` is its value over all features.
+
+    Args:
+        features: Floating-point tensor ``(N, ...)`` with at least two samples. Everything
+            after the first axis is one flat list of features.
+        sampling_ratio: Share of the features in ``S``, in (0, 1]. At least one is drawn.
+        generator: Source of the draw; the global one of PyTorch by default.
+        validate: Check that the result is finite. The check waits for the device: turn
+            it off in a tight loop on a GPU. Shapes and types are always checked.
+
+    Returns:
+        Scalar tensor; float32 for float16 and bfloat16 features, else of their type.
+
+    Raises:
+        NonFiniteFeaturesError: If a sampled feature is NaN or infinite.
+        TypeError: If ``features`` is not a tensor.
+        ValueError: If ``features`` is not floating point, has fewer than two axes, fewer
+            than two samples or no feature, or if ``sampling_ratio`` is outside (0, 1].
+
+    Source:
+        Athukorala (2025), "Addressing Overfitting in Medical Image Classification through
+        Variance Penalization".
+
+    Example:
+        >>> features = torch.tensor([[0.0, 5.0], [2.0, 5.0]])
+        >>> feature_variance(features)  # variances 1 and 0
+        tensor(0.5000)
+    """
+    _check_features(features)
+    _check_ratio(sampling_ratio)
+    flat = features.flatten(1)
+    if flat.dtype in (torch.float16, torch.bfloat16):
+        # A sum of thousands of half-precision squares loses most of its digits.
+        flat = flat.float()
+    count = flat.shape[1]
+    sampled = max(1, round(sampling_ratio * count))
+    if sampled < count:
+        device = flat.device if generator is None else generator.device
+        chosen = torch.randperm(count, generator=generator, device=device)[:sampled]
+        flat = flat[:, chosen.to(flat.device)]
+    variance = flat.var(dim=0, correction=0).mean()
+    if validate and not torch.compiler.is_compiling() and not torch.isfinite(variance):
+        finite = torch.isfinite(features)
+        if not finite.all():
+            raise NonFiniteFeaturesError(
+                f"features hold {int((~finite).sum())} values that are NaN or infinite "
+                f"of {features.numel()}; find the layer that makes them, or lower the learning rate"
+            )
+        raise NonFiniteFeaturesError(
+            f"the variance of features up to {features.abs().max().item():.3g} overflows "
+            f"{variance.dtype}; scale the features down"
+        )
+    return variance
+
+
+class VariancePenalizedLoss(nn.Module):
+    r"""Cross-entropy plus a penalty on the variance of the features over the batch.
+
+    .. math::
+
+        L = \lambda \cdot \mathrm{CE} + w \cdot V
+
+    with :math:`V` from :func:`feature_variance`. The defaults are the published setting.
+    In eval mode all features are used, so that a validation loss has no noise of its own.
+
+    Args:
+        task: ``"binary"``, ``"multiclass"`` or ``"multilabel"``.
+        variance_weight: :math:`w \ge 0`. At 0 the total is exactly
+            ``lambda_ * cross_entropy``.
+        feature_sampling_ratio: Share of the features drawn at every training step, in (0, 1].
+        lambda_: :math:`\lambda > 0`, scale of the cross-entropy.
+        generator: Source of the draws; the global one of PyTorch by default.
+        validate: Check values (finite features, labels within the classes) as well as
+            shapes. The check waits for the device once a step.
+
+    Raises:
+        ValueError: If a parameter is outside its range.
+
+    Source:
+        Athukorala (2025), "Addressing Overfitting in Medical Image Classification through
+        Variance Penalization".
+
+    Example:
+        >>> criterion = VariancePenalizedLoss("binary", feature_sampling_ratio=1.0)
+        >>> logits, target = torch.zeros(2), torch.tensor([0, 1])
+        >>> parts = criterion(logits, target, torch.tensor([[0.0], [2.0]]))
+        >>> print(f"{parts.total:.4f} = 0.5 x {parts.cross_entropy:.4f} + 0.01 x 1")
+        0.3566 = 0.5 x 0.6931 + 0.01 x 1
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        variance_weight: float = 0.01,
+        feature_sampling_ratio: float = 0.2,
+        lambda_: float = 0.5,
+        *,
+        generator: torch.Generator | None = None,
+        validate: bool = True,
+    ) -> None:
+        super().__init__()
+        if task not in get_args(Task):
+            raise ValueError(f"task is {task!r}; allowed are {', '.join(get_args(Task))}")
+        check_penalty(variance_weight, feature_sampling_ratio, lambda_)
+        self.task = task
+        self.variance_weight = variance_weight
+        self.feature_sampling_ratio = feature_sampling_ratio
+        self.lambda_ = lambda_
+        self.generator = generator
+        self.validate = validate
+
+    def forward(self, logits: Tensor, target: Tensor, features: Tensor) -> LossParts:
+        """Compute the loss of one batch.
+
+        Args:
+            logits: Binary: ``(N,)`` or ``(N, 1)``; multi-class: ``(N, K)``;
+                multi-label: ``(N, L)``. Before any sigmoid or softmax.
+            target: Binary: 0 and 1, ``(N,)`` or ``(N, 1)``, integer or float; multi-class:
+                integers 0 to K - 1, ``(N,)`` or ``(N, 1)``; multi-label: 0 and 1, ``(N, L)``.
+            features: ``(N, ...)``, see :func:`feature_variance`.
+
+        Returns:
+            The total and its parts, see :class:`LossParts`.
+
+        Raises:
+            NonFiniteFeaturesError: If a feature is NaN or infinite.
+            ValueError: If shapes do not fit each other or labels are outside the classes.
+        """
+        if logits.shape[:1] != features.shape[:1]:
+            raise ValueError(
+                f"logits hold {tuple(logits.shape)} and features {tuple(features.shape)}; "
+                "the first axis of both must be the same batch"
+            )
+        cross_entropy = self._cross_entropy(logits, target)
+        ratio = self.feature_sampling_ratio if self.training else 1.0
+        if self.variance_weight == 0:
+            # Reported only: no gradient, and exactly lambda times the cross-entropy.
+            variance = feature_variance(
+                features.detach(), ratio, generator=self.generator, validate=self.validate
+            )
+            return LossParts(self.lambda_ * cross_entropy, cross_entropy, variance)
+        variance = feature_variance(
+            features, ratio, generator=self.generator, validate=self.validate
+        )
+        total = self.lambda_ * cross_entropy + self.variance_weight * variance
+        return LossParts(total, cross_entropy, variance)
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        check_target(logits, target, self.task, values=self.validate)
+        if self.task == "multiclass":
+            return F.cross_entropy(logits, target.flatten().long())
+        target = target.to(logits.dtype).view_as(logits)
+        return F.binary_cross_entropy_with_logits(logits, target)
+
+    def extra_repr(self) -> str:
+        """Show the parameters when the module is printed."""
+        return (
+            f"{self.task!r}, variance_weight={self.variance_weight}, "
+            f"feature_sampling_ratio={self.feature_sampling_ratio}, lambda_={self.lambda_}"
+        )
+
+
+def split_features(
+    concatenated: Tensor,
+    n_outputs: int,
+    *,
+    activation: Literal["sigmoid", "softmax"] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Split the paper's one tensor ``[features | predictions]`` into logits and features.
+
+    The released loss takes the features concatenated with the predictions. This turns such
+    a tensor into the first and third argument of :class:`VariancePenalizedLoss`.
+
+    Args:
+        concatenated: ``(N, F + n_outputs)``, features first.
+        n_outputs: Number of predictions at the end of every row: 1 for binary tasks.
+        activation: What the predictions went through: ``"sigmoid"`` or ``"softmax"``
+            probabilities are turned back into logits (clipped to 1e-7 from 0 and 1, as
+            Keras does); ``None`` for logits.
+
+    Returns:
+        Logits ``(N, n_outputs)`` and features ``(N, F)``.
+
+    Raises:
+        ValueError: If the tensor is not two-dimensional, holds no feature, if
+            ``activation`` is unknown, or if "probabilities" lie outside [0, 1].
+
+    Example:
+        >>> both = torch.tensor([[1.0, 2.0, 0.5], [3.0, 4.0, 0.5]])
+        >>> logits, features = split_features(both, 1, activation="sigmoid")
+        >>> logits.flatten().tolist(), features.tolist()
+        ([0.0, 0.0], [[1.0, 2.0], [3.0, 4.0]])
+    """
+    if concatenated.ndim != 2 or not 1 <= n_outputs < concatenated.shape[1]:
+        raise ValueError(
+            f"concatenated has shape {tuple(concatenated.shape)} with n_outputs={n_outputs}; "
+            "expected (N, F + n_outputs) with at least one feature and one output"
+        )
+    features, predictions = concatenated[:, :-n_outputs], concatenated[:, -n_outputs:]
+    if activation is None:
+        return predictions, features
+    if activation not in ("sigmoid", "softmax"):
+        raise ValueError(f"activation is {activation!r}; allowed are None, 'sigmoid', 'softmax'")
+    if not ((predictions >= 0) & (predictions <= 1)).all():
+        raise ValueError(
+            f"the last {n_outputs} columns go from {predictions.min().item():.3g} to "
+            f"{predictions.max().item():.3g}; probabilities lie in [0, 1]. "
+            "Pass activation=None for logits"
+        )
+    clipped = predictions.clamp(KERAS_EPSILON, 1 - KERAS_EPSILON)
+    return (clipped.logit() if activation == "sigmoid" else clipped.log()), features
+
+
+def check_penalty(variance_weight: float, sampling_ratio: float, lambda_: float) -> None:
+    """Refuse parameters of the penalty that are outside their ranges.
+
+    Raises:
+        ValueError: If ``variance_weight`` is negative, ``lambda_`` is not positive, either
+            is not finite, or ``sampling_ratio`` is outside (0, 1].
+    """
+    if not 0 <= variance_weight < float("inf"):
+        raise ValueError(f"variance_weight is {variance_weight}; it must be finite and at least 0")
+    if not 0 < lambda_ < float("inf"):
+        raise ValueError(f"lambda_ is {lambda_}; it must be finite and greater than 0")
+    _check_ratio(sampling_ratio)
+
+
+def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = True) -> None:
+    """Refuse logits and labels that do not belong together.
+
+    Raises:
+        ValueError: If a shape or type does not fit the task or, with ``values``, a label is
+            outside the classes.
+    """
+    shape, n = tuple(logits.shape), logits.shape[0] if logits.ndim else 0
+    given = f"logits {shape} and target {tuple(target.shape)} of {target.dtype}"
+    if task == "binary":
+        if shape not in ((n,), (n, 1)) or tuple(target.shape) not in ((n,), (n, 1)):
+            raise ValueError(f"binary task with {given}; both must be (N,) or (N, 1)")
+    elif task == "multiclass":
+        if logits.ndim != 2 or shape[1] < 2 or tuple(target.shape) not in ((n,), (n, 1)):
+            raise ValueError(
+                f"multiclass task with {given}; logits must be (N, K) with K of 2 or more "
+                "and target (N,) or (N, 1)"
+            )
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            raise ValueError(f"multiclass task with {given}; target must hold integer class codes")
+    elif logits.ndim != 2 or target.shape != logits.shape:
+        raise ValueError(f"multilabel task with {given}; both must be (N, L)")
+    if not values or torch.compiler.is_compiling() or n == 0:
+        return
+    if task == "multiclass":
+        low, high = int(target.min()), int(target.max())
+        if low < 0 or high >= shape[1]:
+            raise ValueError(
+                f"labels go from {low} to {high}; with {shape[1]} logits they must lie in "
+                f"0 to {shape[1] - 1}"
+            )
+    elif not ((target == 0) | (target == 1)).all():
+        raise ValueError(
+            f"{task} labels go from {target.min().item():.3g} to {target.max().item():.3g}; "
+            "every label must be 0 or 1"
+        )
+
+
+def _check_features(features: Tensor) -> None:
+    if not isinstance(features, Tensor):
+        raise TypeError(f"features is a {type(features).__name__}; it must be a torch.Tensor")
+    if not features.is_floating_point():
+        raise ValueError(f"features are {features.dtype}; they must be floating point")
+    if features.ndim < 2 or features.shape[0] < 2 or features[0].numel() == 0:
+        raise ValueError(
+            f"features have shape {tuple(features.shape)}; expected (N, ...) with two samples "
+            "or more and one feature or more (a batch of one has no variance: drop it or merge "
+            "it with another batch)"
+        )
+
+
+def _check_ratio(sampling_ratio: float) -> None:
+    if not 0 < sampling_ratio <= 1:
+        raise ValueError(f"sampling ratio is {sampling_ratio}; it must lie in (0, 1]")

@@ -1,0 +1,253 @@
+"""Intervals and tests for a handful of seeds.
+
+A training run is one draw: another seed gives another number. With 3 to 20 seeds the t interval is
+the sound choice; the percentile bootstrap covers far too rarely at such sizes (about 73 % instead
+of 95 % for three values), so there is none here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+__all__ = [
+    "Interval",
+    "PairedDifference",
+    "holm",
+    "mean_interval",
+    "paired_difference",
+    "prediction_interval",
+    "wilson",
+]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with the interval around it.
+
+    Attributes:
+        mean: Mean of the values, in their unit.
+        low: Lower end of the interval; NaN where one value leaves it undefined.
+        high: Upper end of the interval; NaN where one value leaves it undefined.
+        n: Number of values.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class PairedDifference(Interval):
+    """Mean difference over pairs, with its interval and its two-sided p-value.
+
+    Attributes:
+        p: p-value of the paired t test; NaN for a single pair.
+        prediction: Interval in which the difference of one further pair is expected.
+    """
+
+    p: float
+    prediction: Interval
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Student's t interval for the mean.
+
+    Args:
+        values: One finite number a seed, at least one.
+        confidence: Coverage of the interval, in (0, 1).
+
+    Returns:
+        The mean and ``mean +- t * s / sqrt(n)`` with ``n - 1`` degrees of freedom. For one value
+        the ends are NaN: one run says nothing about the spread.
+
+    Raises:
+        ValueError: No value, a value that is not finite, or a confidence outside (0, 1).
+
+    Example:
+        >>> interval = mean_interval([0.80, 0.81, 0.79])
+        >>> f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+        '0.800 [0.775, 0.825]'
+    """
+    return _t_interval(_checked(values, "values"), confidence, extra=0.0)
+
+
+def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Interval in which one further run is expected.
+
+    This is the yardstick for a published number that comes from a single run: it covers the run's
+    own scatter as well as the doubt about the mean.
+
+    Args:
+        values: One finite number a seed, at least one.
+        confidence: Coverage of the interval, in (0, 1).
+
+    Returns:
+        The mean and ``mean +- t * s * sqrt(1 + 1/n)``; NaN ends for one value.
+
+    Raises:
+        ValueError: No value, a value that is not finite, or a confidence outside (0, 1).
+
+    References:
+        G. J. Hahn and W. Q. Meeker, Statistical Intervals, 1991, section 4.7.
+
+    Example:
+        >>> interval = prediction_interval([0.80, 0.81, 0.79])
+        >>> 0.84 in interval, 0.86 in interval
+        (True, False)
+    """
+    return _t_interval(_checked(values, "values"), confidence, extra=1.0)
+
+
+def paired_difference(
+    a: Sequence[float], b: Sequence[float], confidence: float = 0.95
+) -> PairedDifference:
+    """Mean of ``a - b`` over pairs that share a seed.
+
+    Args:
+        a: One number a seed.
+        b: One number a seed, in the same order of seeds as ``a``.
+        confidence: Coverage of the intervals, in (0, 1).
+
+    Returns:
+        Mean difference, t interval, two-sided p-value of the paired t test, number of pairs, and
+        the prediction interval for one further pair.
+
+    Raises:
+        ValueError: Different lengths, no pair, or a value that is not finite.
+
+    Example:
+        >>> d = paired_difference([0.83, 0.85, 0.84], [0.80, 0.83, 0.80])
+        >>> f"{d.mean:.3f} [{d.low:.3f}, {d.high:.3f}], p = {d.p:.3f}, n = {d.n}"
+        '0.030 [0.005, 0.055], p = 0.035, n = 3'
+    """
+    first, second = _checked(a, "a"), _checked(b, "b")
+    if first.size != second.size:
+        raise ValueError(
+            f"a has {first.size} values and b has {second.size}: a paired difference needs one "
+            "value a seed in each, in the same order; keep the seeds that both have."
+        )
+    differences = first - second
+    interval = _t_interval(differences, confidence, extra=0.0)
+    return PairedDifference(
+        mean=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        n=interval.n,
+        p=_paired_p(differences),
+        prediction=_t_interval(differences, confidence, extra=1.0),
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for testing several hypotheses at once.
+
+    Args:
+        p_values: Raw p-values in [0, 1], in any order; NaN (no test was possible) stays NaN and
+            does not count.
+
+    Returns:
+        Adjusted p-values in the order given. Each one that stays below 0.05 may be called a
+        finding while the chance of any false one among them stays below 5 %.
+
+    Raises:
+        ValueError: A p-value outside [0, 1].
+
+    References:
+        S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
+        Statistics 6, 65-70, 1979.
+
+    Example:
+        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
+    """
+    raw = np.asarray(p_values, dtype=np.float64)
+    if raw.ndim != 1:
+        raise ValueError(f"p_values has shape {raw.shape}: give a flat list of numbers.")
+    known = np.flatnonzero(~np.isnan(raw))
+    if known.size and not ((raw[known] >= 0) & (raw[known] <= 1)).all():
+        raise ValueError(f"p_values holds {list(p_values)}: every p-value lies between 0 and 1.")
+    order = known[np.argsort(raw[known], kind="stable")]
+    factors = np.arange(order.size, 0, -1)
+    adjusted = raw.copy()
+    adjusted[order] = np.minimum(np.maximum.accumulate(raw[order] * factors), 1.0)
+    return [float(p) for p in adjusted]
+
+
+def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a proportion, sound for small counts too.
+
+    Args:
+        k: Number of successes, 0 to ``n``.
+        n: Number of trials, at least 1.
+        confidence: Coverage of the interval, in (0, 1).
+
+    Returns:
+        Lower and upper end, both in [0, 1].
+
+    Raises:
+        ValueError: A count outside its range, or a confidence outside (0, 1).
+
+    References:
+        E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal
+        of the American Statistical Association 22, 209-212, 1927.
+
+    Example:
+        >>> [round(end, 3) for end in wilson(15, 16)]
+        [0.717, 0.989]
+    """
+    if n < 1 or not 0 <= k <= n:
+        raise ValueError(f"k = {k} of n = {n}: n must be at least 1 and k between 0 and n.")
+    z = float(stats.norm.ppf(0.5 + _checked_confidence(confidence) / 2))
+    share = k / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # k = 0 and k = n end exactly at 0 and 1; rounding must not carry them past.
+    return (0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half)
+
+
+def _checked(values: Sequence[float], name: str) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(
+            f"{name} has shape {array.shape}: give a flat list with one number a seed, at least "
+            "one; is the study recorded?"
+        )
+    if not np.isfinite(array).all():
+        bad = np.flatnonzero(~np.isfinite(array)).tolist()
+        raise ValueError(f"{name} is not finite at positions {bad}: leave those runs out first.")
+    return array
+
+
+def _checked_confidence(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}: give a share between 0 and 1, as in 0.95.")
+    return confidence
+
+
+def _t_interval(values: np.ndarray, confidence: float, extra: float) -> Interval:
+    quantile = 0.5 + _checked_confidence(confidence) / 2
+    mean, n = float(values.mean()), int(values.size)
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    deviation = float(values.std(ddof=1))
+    half = float(stats.t.ppf(quantile, n - 1)) * deviation * math.sqrt(extra + 1 / n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def _paired_p(differences: np.ndarray) -> float:
+    n = differences.size
+    if n == 1:
+        return math.nan
+    error = float(differences.std(ddof=1)) / math.sqrt(n)
+    if error == 0:  # the t statistic is 0/0 or x/0: settle both cases by hand
+        return 1.0 if differences[0] == 0 else 0.0
+    return float(2 * stats.t.sf(abs(differences.mean()) / error, n - 1))

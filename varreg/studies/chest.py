@@ -1,0 +1,35 @@
+"""Chest images at 28 px: the sound version of Tables I and II, with paired seeds."""
+
+from varreg.runs import RunSpec
+from varreg.studies.chest_paper import PUBLISHED_PENALTY
+from varreg.studies.grid import DATASETS, MODELS, chosen_weight
+
+__all__ = ["SEEDS", "specs"]
+
+SEEDS = range(20)
+
+
+def specs() -> list[RunSpec]:
+    """List the runs, seed by seed; every method has the same seeds."""
+    methods = {
+        model: {
+            "baseline": {},
+            "penalized": PUBLISHED_PENALTY,
+            "tuned": {"variance_weight": chosen_weight("pneumoniamnist", model)},
+            "augmented": {},
+        }
+        for model in MODELS
+    }
+    return [
+        RunSpec(
+            study="chest",
+            method=method,
+            model=model,
+            seed=seed,
+            **DATASETS["pneumoniamnist"],
+            **settings,
+        )
+        for seed in SEEDS
+        for model in MODELS
+        for method, settings in methods[model].items()
+    ]

@@ -1,0 +1,101 @@
+"""The search for the best setting: the paper's twelve, and a wide range of weights.
+
+Every run starts from weights of its own. Settings are compared by the cross-entropy on a
+sound validation set, over several seeds, and never by test results.
+"""
+
+from itertools import product
+
+import pandas as pd
+
+from varreg.ledger import Ledger
+from varreg.runs import MissingRunsError, RunSpec
+
+__all__ = ["DATASETS", "PAPER_GRID", "SEEDS", "WEIGHTS", "chosen_weight", "mean_scores", "specs"]
+
+SEEDS = range(5)
+
+DATASETS = {
+    "pneumoniamnist": {"dataset": "pneumoniamnist", "epochs": 15},
+    "ham10000": {"dataset": "ham10000", "split": "lesion", "epochs": 10},
+}
+"""Both data sets at 28 px; the studies ``chest`` and ``skin`` train for as long."""
+
+PAPER_GRID = {
+    "variance_weight": (0.01, 0.1),
+    "feature_sampling_ratio": (0.2, 0.5),
+    "lambda_": (0.5, 1.0, 2.0),
+}
+"""The paper's 12 combinations."""
+
+WEIGHTS = (0.0, 0.01, 0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0)
+"""The wide range, with all features and lambda 1; 0 is the baseline."""
+
+MODELS = ("paper_cnn", "small_cnn")
+
+
+def specs() -> list[RunSpec]:
+    """List the runs, seed by seed: first the wide range, then the paper's twelve."""
+    wide = [
+        RunSpec(
+            study="grid",
+            method="penalized" if weight else "baseline",
+            model=model,
+            seed=seed,
+            variance_weight=weight,
+            **settings,
+        )
+        for seed in SEEDS
+        for settings in DATASETS.values()
+        for model in MODELS
+        for weight in WEIGHTS
+    ]
+    twelve = [
+        RunSpec(
+            study="grid",
+            method="penalized",
+            model="paper_cnn",
+            seed=seed,
+            **dict(zip(PAPER_GRID, values, strict=True)),
+            **settings,
+        )
+        for seed in SEEDS
+        for settings in DATASETS.values()
+        for values in product(*PAPER_GRID.values())
+    ]
+    return wide + twelve
+
+
+def mean_scores(dataset: str, model: str, results: str | None = None) -> pd.Series:
+    """Mean validation cross-entropy over seeds for each weight of the wide range.
+
+    Args:
+        dataset: A key of :data:`DATASETS`.
+        model: ``"paper_cnn"`` or ``"small_cnn"``.
+        results: Folder of the ledgers.
+
+    Raises:
+        MissingRunsError: If one of the runs is not recorded.
+    """
+    wanted = [
+        spec
+        for spec in specs()
+        if (spec.dataset, spec.model) == (dataset, model)
+        and (spec.feature_sampling_ratio, spec.lambda_) == (1.0, 1.0)
+    ]
+    runs = Ledger("grid", results).runs()
+    recorded = set() if runs.empty else set(runs["key"])
+    missing = [spec for spec in wanted if spec.key not in recorded]
+    if missing:
+        raise MissingRunsError(
+            f"{len(missing)} of {len(wanted)} runs that choose the weight for {model} on {dataset} "
+            "are not recorded; run: python -m varreg run grid"
+        )
+    runs = runs.set_index("key").loc[[spec.key for spec in wanted]]
+    return runs.groupby("variance_weight")["val_cross_entropy"].mean()
+
+
+def chosen_weight(dataset: str, model: str, results: str | None = None) -> float:
+    """The positive weight with the lowest mean validation cross-entropy over seeds."""
+    scores = mean_scores(dataset, model, results)
+    return float(scores[scores.index > 0].idxmin())
