@@ -92,7 +92,9 @@ def test_images_and_pairs():
 
 
 def test_front_page_writes_the_same_bytes_every_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "__file__", str(tmp_path / "varreg" / "figures.py"))
+    monkeypatch.setattr(
+        figures.style, "__file__", str(tmp_path / "varreg" / "figures" / "style.py")
+    )
     assert figures.front_page(plt.figure()) is None  # no checkout here
     (tmp_path / "book" / "_static").mkdir(parents=True)
     first, second = (

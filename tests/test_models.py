@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_weights():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": "vgg"}, "model is 'vgg'; allowed are paper_cnn, small_cnn, resnet18"),
+        ({"name": "vgg"}, "model is 'vgg'; allowed are paper_cnn, paper_cnn_deep, small_cnn"),
         ({"init": "he"}, "init is 'he'; allowed are default, glorot"),
         ({"size": 3}, "size=3, .*size must be 4 or more"),
         ({"in_channels": 0}, "in_channels=0"),

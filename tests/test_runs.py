@@ -50,6 +50,8 @@ OTHER = {
     "batch_size": 16,
     "normalize": "unit",
     "init": "glorot",
+    "equalize": True,
+    "shuffle_blocks": True,
 }
 
 
@@ -100,7 +102,7 @@ def test_the_default_split_by_name_is_a_run_of_its_own_but_nothing_else_is():
             {"method": "magic"},
             "method is 'magic'; allowed are baseline, penalized, tuned, augmented",
         ),
-        ({"model": "vgg"}, "model is 'vgg'; allowed are paper_cnn, small_cnn, resnet18"),
+        ({"model": "vgg"}, "model is 'vgg'; allowed are paper_cnn, paper_cnn_deep, small_cnn"),
         ({"split": "lesion"}, "split of phantom is 'lesion'; allowed are official, or None"),
         ({"seed": -1}, "seed is -1; it must lie in 0 to 4294967295"),
         ({"seed": 2**32}, "seed is 4294967296"),
@@ -114,7 +116,7 @@ def test_the_default_split_by_name_is_a_run_of_its_own_but_nothing_else_is():
         ({"epochs": 0}, "epochs is 0"),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"patience": 0}, "patience is 0"),
-        ({"optimizer": "sgd"}, "optimizer is 'sgd'"),
+        ({"optimizer": "lion"}, "optimizer is 'lion'"),
         ({"monitor": "auroc"}, "monitor is 'auroc'"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         (

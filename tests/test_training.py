@@ -358,7 +358,7 @@ def test_a_real_divergence_is_caught(make_dataset):
     [
         ({"epochs": 0}, "epochs is 0; it must be 1 or more"),
         ({"batch_size": 1}, "batch_size is 1; a variance over the batch needs 2 or more"),
-        ({"optimizer": "sgd"}, "optimizer is 'sgd'; allowed are adam, adamw"),
+        ({"optimizer": "lion"}, "optimizer is 'lion'; allowed are adam, adamw, sgd"),
         ({"learning_rate": 0}, "learning_rate is 0; it must be finite and positive"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"patience": 0}, "patience is 0; it must be 1 or more, or None"),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from varreg import datasets, doctor
+from varreg.probes import PROBES, units
 from varreg.runs import run_all
 from varreg.studies import STUDIES, specs
 
@@ -58,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     for action in actions.choices.values():
         action.add_argument("--root", help="folder of the data (default: $VARREG_DATA)")
 
-    run = commands.add_parser("run", help="train and record what a study lacks")
+    run = commands.add_parser("run", help="train and record what a study or probe lacks")
     run.set_defaults(call=_run)
-    run.add_argument("study", choices=STUDIES)
+    run.add_argument("study", choices=(*STUDIES, *PROBES))
     run.add_argument("--limit", type=int, help="record at most so many runs, then stop")
     run.add_argument("--jobs", type=int, default=1, help="processes at a time, -1: one a core")
     run.add_argument("--root", help="folder of the data (default: $VARREG_DATA)")
@@ -92,7 +93,7 @@ def _check(given: argparse.Namespace) -> None:
 
 def _run(given: argparse.Namespace) -> None:
     run_all(
-        specs(given.study),
+        units(given.study) if given.study in PROBES else specs(given.study),
         jobs=given.jobs,
         limit=given.limit,
         root=given.root,

@@ -10,6 +10,7 @@ import torch
 import varreg
 from varreg import datasets
 from varreg.ledger import Ledger, default_results
+from varreg.probes import PROBES, units
 from varreg.runs import MissingRunsError, device_name
 from varreg.studies import STUDIES, specs
 from varreg.training import default_device
@@ -45,22 +46,24 @@ def report(root: str | None = None) -> str:
 
 
 def status() -> str:
-    """Say how many runs of each study are recorded, and how long they took.
+    """Say how many runs of each study and units of each probe are recorded, and how long they took.
 
     The ledgers are those in :func:`varreg.ledger.default_results`.
 
     Example:
         >>> [line.partition(":")[0] for line in status().splitlines()]
-        ['chest_paper', 'chest', 'skin_paper', 'skin', 'grid']
+        ['chest_paper', 'chest', 'skin_paper', 'skin', 'grid', 'edges', 'inert_lambda',
+         'ambiguities', 'predictions', 'carried', 'norms', 'sampling', 'leakage', 'thresholds']
     """
     lines = []
-    for study in STUDIES:
+    for study in (*STUDIES, *PROBES):
         runs = Ledger(study).runs()
         try:
-            keys = {spec.key for spec in specs(study)}
+            jobs = units(study) if study in PROBES else specs(study)
         except MissingRunsError as error:
             lines.append(f"{study}: waits for another study ({error})")
             continue
+        keys = {job.key for job in jobs}
         done = 0 if runs.empty else len(keys & set(runs["key"]))
         line = f"{study}: {done} of {len(keys)} runs recorded"
         if done:

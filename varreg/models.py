@@ -24,28 +24,26 @@ class PaperCNN(nn.Module):
         in_channels: Channels of the image.
         size: Height and width in pixels, 4 or more.
         n_outputs: Logits: 1 for binary tasks, else the number of classes.
+        pairs: Pairs of convolutions, each with a pooling behind it; 2 in the released notebooks.
 
     Example:
         >>> count_parameters(PaperCNN(in_channels=3, size=224, n_outputs=1))
         31731
     """
 
-    def __init__(self, in_channels: int, size: int, n_outputs: int) -> None:
+    def __init__(self, in_channels: int, size: int, n_outputs: int, pairs: int = 2) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(in_channels, 10, 1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(10, 10, 1),
-            nn.MaxPool2d(2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(10, 10, 1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(10, 10, 1),
-            nn.MaxPool2d(2),
-            nn.ReLU(inplace=True),
-            nn.Flatten(),
-        )
-        self.head = nn.Linear(10 * (size // 4) ** 2, n_outputs)
+        layers: list[nn.Module] = []
+        for pair in range(pairs):
+            layers += [
+                nn.Conv2d(10 if pair else in_channels, 10, 1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(10, 10, 1),
+                nn.MaxPool2d(2),
+                nn.ReLU(inplace=True),
+            ]
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.head = nn.Linear(10 * (size // 2**pairs) ** 2, n_outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(N, C, size, size)`` to logits ``(N, n_outputs)``."""
@@ -85,7 +83,7 @@ class SmallCNN(nn.Module):
 
 
 #: The names that :func:`build` knows.
-MODELS = ("paper_cnn", "small_cnn", "resnet18")
+MODELS = ("paper_cnn", "paper_cnn_deep", "small_cnn", "resnet18")
 
 
 def build(
@@ -100,7 +98,9 @@ def build(
     """Build a network by its name.
 
     Args:
-        name: One of :data:`MODELS`. ``"resnet18"`` is MONAI's, in two or three dimensions.
+        name: One of :data:`MODELS`. ``"paper_cnn_deep"`` has a third pair of convolutions: the
+            paper's text calls the skin network deeper, the released one is not. ``"resnet18"`` is
+            MONAI's, in two or three dimensions.
         in_channels: Channels of the image.
         size: Height and width (and depth) in pixels.
         n_outputs: Logits: 1 for binary tasks, else the number of classes.
@@ -119,10 +119,11 @@ def build(
         raise ValueError(f"model is {name!r}; allowed are {', '.join(MODELS)}")
     if init not in get_args(Init):
         raise ValueError(f"init is {init!r}; allowed are {', '.join(get_args(Init))}")
-    if size < 4 or in_channels < 1 or n_outputs < 1:
+    least = 8 if name == "paper_cnn_deep" else 4
+    if size < least or in_channels < 1 or n_outputs < 1:
         raise ValueError(
-            f"size={size}, in_channels={in_channels}, n_outputs={n_outputs}; size must be 4 or "
-            "more, the others 1 or more"
+            f"size={size}, in_channels={in_channels}, n_outputs={n_outputs}; size must be {least} "
+            "or more, the others 1 or more"
         )
     if name == "resnet18":
         from monai.networks.nets import resnet18
@@ -133,8 +134,10 @@ def build(
     else:
         if spatial_dims != 2:
             raise ValueError(f"{name} takes 2D images, not {spatial_dims}D; use 'resnet18'")
-        network = PaperCNN if name == "paper_cnn" else SmallCNN
-        model = network(in_channels, size, n_outputs)
+        if name == "small_cnn":
+            model = SmallCNN(in_channels, size, n_outputs)
+        else:
+            model = PaperCNN(in_channels, size, n_outputs, pairs=2 + (name == "paper_cnn_deep"))
     if init == "glorot":
         for module in model.modules():
             if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear)):

@@ -10,27 +10,58 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import joblib
 import pandas as pd
 import torch
+from torch import nn
 from tqdm import tqdm
 
 import varreg
 from varreg import datasets, models
+from varreg.augment import equalize, shuffle_blocks
 from varreg.ledger import SPLITS, Ledger, LedgerError
 from varreg.loss import VariancePenalizedLoss, check_penalty
-from varreg.training import Normalize, as_device, check_training, evaluate, fit
+from varreg.training import Fit, Normalize, as_device, check_training, evaluate, fit
 
-__all__ = ["METHODS", "MissingRunsError", "RunSpec", "Train", "execute", "run_all"]
+__all__ = [
+    "METHODS",
+    "Job",
+    "MissingRunsError",
+    "RunSpec",
+    "Train",
+    "Trained",
+    "execute",
+    "load_data",
+    "provenance",
+    "run_all",
+    "train_run",
+]
 
 METHODS = ("baseline", "penalized", "tuned", "augmented")
 Train = Literal["missing", "never", "always"]
+
+
+class Job(Protocol):
+    """What :func:`run_all` can do and record: a training run, or a unit of a probe."""
+
+    @property
+    def study(self) -> str:
+        """Folder of the ledger that records it."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the ledger."""
+
+    def execute(
+        self, *, root: str | Path | None = None, device: str | None = None
+    ) -> tuple[dict[str, object], list[dict[str, object]]]:
+        """Give its row and the rows of its details, as the ledger takes them."""
 
 
 class MissingRunsError(LookupError):
@@ -57,13 +88,16 @@ class RunSpec:
         epochs: Largest number of passes over the training split.
         patience: Epochs without improvement before stopping; ``None``: never.
         monitor: What early stopping and the choice of weights watch.
-        optimizer: ``"adam"`` or ``"adamw"``.
+        optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"``.
         learning_rate: Constant.
         weight_decay: Of the optimizer.
         adam_epsilon: Of the optimizer.
         batch_size: Samples a step.
         normalize: ``"standard"`` or ``"unit"`` (divide by 255).
         init: ``"default"`` or ``"glorot"`` (Keras's initial weights).
+        equalize: Enhance the contrast of every image, see :func:`varreg.augment.equalize`.
+        shuffle_blocks: Shuffle the 4 x 4 blocks of every image in the same way, see
+            :func:`varreg.augment.shuffle_blocks`.
 
     Raises:
         ValueError: If a value is not allowed, or method and weight contradict each other.
@@ -94,6 +128,8 @@ class RunSpec:
     batch_size: int = 128
     normalize: str = "standard"
     init: str = "default"
+    equalize: bool = False
+    shuffle_blocks: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -155,6 +191,95 @@ class RunSpec:
         }
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
 
+    def execute(
+        self, *, root: str | Path | None = None, device: str | None = None
+    ) -> tuple[dict[str, object], list[dict[str, object]]]:
+        """Train and evaluate the run, see :func:`execute`."""
+        return execute(self, root=root, device=device)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run that was trained just now.
+
+    Attributes:
+        model: With its best weights, in eval mode.
+        data: What it was trained on, prepared as the run says.
+        fit: History, best epoch, scaling.
+    """
+
+    model: nn.Module
+    data: datasets.Dataset
+    fit: Fit
+
+
+def train_run(
+    spec: RunSpec,
+    *,
+    root: str | Path | None = None,
+    device: str | None = None,
+    progress: bool = False,
+    log_dir: str | Path | None = None,
+    model: nn.Module | None = None,
+    on_epoch: Callable[[int, nn.Module], None] | None = None,
+) -> Trained:
+    """Train one run; evaluate and record nothing.
+
+    Args:
+        spec: The run.
+        root: Folder of the data, see :func:`varreg.datasets.load`.
+        device: Default: CUDA if there is one.
+        progress: Show a progress bar over epochs on a terminal.
+        log_dir: Folder for TensorBoard event files.
+        model: Goes on from its weights; default: a new one with initial weights from the seed.
+        on_epoch: As in :func:`varreg.training.fit`.
+
+    Example:
+        >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
+        >>> train_run(spec).fit.best_epoch
+        1
+    """
+    data = load_data(spec, root)
+    if model is None:
+        torch.manual_seed(spec.seed)
+        model = models.build(
+            spec.model,
+            in_channels=data.channels,
+            size=spec.size,
+            n_outputs=data.n_outputs,
+            spatial_dims=data.spatial_dims,
+            init=spec.init,
+        )
+    criterion = VariancePenalizedLoss(
+        data.task,
+        spec.variance_weight,
+        spec.feature_sampling_ratio,
+        spec.lambda_,
+        generator=torch.Generator().manual_seed(spec.seed),
+    )
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        result = fit(
+            model,
+            data,
+            criterion,
+            epochs=spec.epochs,
+            batch_size=spec.batch_size,
+            optimizer=spec.optimizer,
+            learning_rate=spec.learning_rate,
+            weight_decay=spec.weight_decay,
+            adam_epsilon=spec.adam_epsilon,
+            patience=spec.patience,
+            monitor=spec.monitor,
+            augment=spec.augment,
+            normalize=spec.normalize,
+            seed=spec.seed,
+            device=as_device(device),
+            progress=progress,
+            log_dir=log_dir,
+            on_epoch=on_epoch,
+        )
+    return Trained(model, data, result)
+
 
 def execute(
     spec: RunSpec,
@@ -183,68 +308,48 @@ def execute(
         >>> row["epochs_run"], len(curve), 0 < row["test_accuracy"] <= 1
         (1, 1, True)
     """
-    data = _load(spec.dataset, spec.size, spec.split, root)
-    torch.manual_seed(spec.seed)
-    model = models.build(
-        spec.model,
-        in_channels=data.channels,
-        size=spec.size,
-        n_outputs=data.n_outputs,
-        spatial_dims=data.spatial_dims,
-        init=spec.init,
-    )
-    criterion = VariancePenalizedLoss(
-        data.task,
-        spec.variance_weight,
-        spec.feature_sampling_ratio,
-        spec.lambda_,
-        generator=torch.Generator().manual_seed(spec.seed),
-    )
-    where = as_device(device)
+    run = train_run(spec, root=root, device=device, progress=progress, log_dir=log_dir)
+    row: dict[str, object] = {"key": spec.key, **dataclasses.asdict(spec)}
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        result = fit(
-            model,
-            data,
-            criterion,
-            epochs=spec.epochs,
-            batch_size=spec.batch_size,
-            optimizer=spec.optimizer,
-            learning_rate=spec.learning_rate,
-            weight_decay=spec.weight_decay,
-            adam_epsilon=spec.adam_epsilon,
-            patience=spec.patience,
-            monitor=spec.monitor,
-            augment=spec.augment,
-            normalize=spec.normalize,
-            seed=spec.seed,
-            device=where,
-            progress=progress,
-            log_dir=log_dir,
-        )
-        row: dict[str, object] = {"key": spec.key, **dataclasses.asdict(spec)}
         for split in SPLITS:
             metrics = evaluate(
-                model, getattr(data, split), result.scaling, data.task, batch_size=spec.batch_size
+                run.model,
+                getattr(run.data, split),
+                run.fit.scaling,
+                run.data.task,
+                batch_size=spec.batch_size,
             )
             row |= {f"{split}_{name}": value for name, value in metrics.items()}
     row |= {
-        "best_epoch": result.best_epoch,
-        "epochs_run": len(result.history),
-        "parameters": models.count_parameters(model),
+        "best_epoch": run.fit.best_epoch,
+        "epochs_run": len(run.fit.history),
+        "parameters": models.count_parameters(run.model),
+    }
+    row |= provenance(run.data, as_device(device), run.fit.seconds)
+    return row, run.fit.history
+
+
+def provenance(data: datasets.Dataset, device: torch.device, seconds: float) -> dict[str, object]:
+    """Where a recorded row came from, by the names in the ledger."""
+    return {
         "version": varreg.__version__,
         "commit": _commit(),
         "dataset_sha256": data.sha256,
         "torch_version": torch.__version__,
-        "device": device_name(where),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "seconds": round(result.seconds, 2),
+        "seconds": round(seconds, 2),
         "recorded_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return row, result.history
+
+
+def load_data(spec: RunSpec, root: str | Path | None = None) -> datasets.Dataset:
+    """The data set of a run, its images prepared as the run says."""
+    return _prepared(spec.dataset, spec.size, spec.split, root, spec.equalize, spec.shuffle_blocks)
 
 
 def run_all(
-    specs: Sequence[RunSpec],
+    specs: Sequence[Job],
     *,
     train: Train = "missing",
     jobs: int = 1,
@@ -260,7 +365,7 @@ def run_all(
     it stopped.
 
     Args:
-        specs: The runs, of one or more studies.
+        specs: The runs, of one or more studies, or units of probes.
         train: ``"missing"`` trains what is not recorded; ``"never"`` only reads;
             ``"always"`` trains all of them, and needs a ledger that holds none of them:
             nothing recorded is replaced.
@@ -320,7 +425,7 @@ def run_all(
     return _rows([spec for spec in specs if spec.key not in left_out], ledgers)
 
 
-def _rows(specs: Sequence[RunSpec], ledgers: dict[str, Ledger]) -> pd.DataFrame:
+def _rows(specs: Sequence[Job], ledgers: dict[str, Ledger]) -> pd.DataFrame:
     if not specs:
         return pd.DataFrame()
     tables = [ledger.runs().assign(study=study) for study, ledger in ledgers.items()]
@@ -330,18 +435,32 @@ def _rows(specs: Sequence[RunSpec], ledgers: dict[str, Ledger]) -> pd.DataFrame:
 
 
 def _record(
-    spec: RunSpec, ledger: Ledger, root: str | Path | None, device: str | None, jobs: int
+    spec: Job, ledger: Ledger, root: str | Path | None, device: str | None, jobs: int
 ) -> None:
     if jobs != 1:
         torch.set_num_threads(1)
     _reuse_freed_memory()
-    ledger.append(*execute(spec, root=root, device=device))
+    ledger.append(*spec.execute(root=root, device=device))
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, size: int, split: str | None, root: str | Path | None) -> datasets.Dataset:
-    """Runs of one data set follow each other; read it once."""
-    return datasets.load(name, size=size, split=split, root=root)
+def _prepared(
+    name: str,
+    size: int,
+    split: str | None,
+    root: str | Path | None,
+    equalized: bool,
+    shuffled: bool,
+) -> datasets.Dataset:
+    """Runs of one data set follow each other; read and prepare it once."""
+    data = datasets.load(name, size=size, split=split, root=root)
+    steps = [step for step, on in ((equalize, equalized), (shuffle_blocks, shuffled)) if on]
+    for part in SPLITS:
+        subset = getattr(data, part)
+        for step in steps:
+            subset = dataclasses.replace(subset, images=step(subset.images))
+        data = dataclasses.replace(data, **{part: subset})
+    return data
 
 
 def _reuse_freed_memory() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, get_args
@@ -38,7 +38,7 @@ __all__ = [
 
 Monitor = Literal["cross_entropy", "total"]
 Normalize = Literal["standard", "unit"]
-Optimizer = Literal["adam", "adamw"]
+Optimizer = Literal["adam", "adamw", "sgd"]
 
 
 class NonFiniteLossError(ValueError):
@@ -169,6 +169,7 @@ def fit(
     device: torch.device | str | None = None,
     progress: bool = False,
     log_dir: str | Path | None = None,
+    on_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> Fit:
     """Train a model in place and leave it with its best weights.
 
@@ -183,7 +184,7 @@ def fit(
         criterion: The loss; with ``variance_weight=0`` plain cross-entropy.
         epochs: Largest number of passes over the training split.
         batch_size: Samples a step, 2 or more.
-        optimizer: ``"adam"``, or ``"adamw"`` (decoupled weight decay).
+        optimizer: ``"adam"``, ``"adamw"`` (decoupled weight decay) or ``"sgd"`` (no momentum).
         learning_rate: Constant over the training.
         weight_decay: As the optimizer defines it.
         adam_epsilon: Adam's epsilon: 1e-8 in PyTorch, 1e-7 in Keras.
@@ -199,6 +200,8 @@ def fit(
         device: Default: CUDA if there is one.
         progress: Show a progress bar over epochs on a terminal.
         log_dir: Folder for TensorBoard event files; needs the extra ``tensorboard``.
+        on_epoch: Called as ``on_epoch(epoch, model)`` before the first epoch (as epoch 0) and at
+            the end of each, with the model in eval mode; it must not change the model.
 
     Returns:
         The history and the best epoch, see :class:`Fit`.
@@ -226,14 +229,7 @@ def fit(
     model.to(device)
     if dataset.spatial_dims == 2:
         model.to(memory_format=torch.channels_last)
-    make = torch.optim.Adam if optimizer == "adam" else torch.optim.AdamW
-    optimize = make(
-        model.parameters(),
-        lr=learning_rate,
-        eps=adam_epsilon,
-        weight_decay=weight_decay,
-        fused=True,
-    )
+    optimize = _optimizer(model, optimizer, learning_rate, weight_decay, adam_epsilon)
     # Two streams: with and without augmentation the samples come in the same order.
     order = torch.Generator().manual_seed(seed)
     jitter = torch.Generator().manual_seed(seed + 2**32)
@@ -244,6 +240,8 @@ def fit(
     best, best_epoch, best_state = math.inf, 0, {}
     start = time.perf_counter()
     try:
+        if on_epoch is not None:
+            on_epoch(0, model.eval())
         # Nothing to show where nobody looks: `disable=None` is silent off a terminal.
         for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=None if progress else True):
             model.train()
@@ -265,6 +263,8 @@ def fit(
             place = f"the end of epoch {epoch}, on the validation split"
             row |= _validate(model, dataset.val, criterion, tap, scaling, batch_size, device, place)
             history.append(row)
+            if on_epoch is not None:
+                on_epoch(epoch, model)
             if log is not None:
                 for name, value in row.items():
                     log.add_scalar(name.replace("_", "/", 1), value, epoch)
@@ -405,6 +405,16 @@ def _finite_loss(
             "the learning rate or the weight"
         )
     return parts
+
+
+def _optimizer(
+    model: nn.Module, name: str, learning_rate: float, weight_decay: float, adam_epsilon: float
+) -> torch.optim.Optimizer:
+    common = {"lr": learning_rate, "weight_decay": weight_decay, "fused": True}
+    if name == "sgd":
+        return torch.optim.SGD(model.parameters(), **common)
+    make = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    return make(model.parameters(), eps=adam_epsilon, **common)
 
 
 def _tensorboard(log_dir: str | Path | None) -> object | None:

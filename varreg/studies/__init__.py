@@ -12,7 +12,16 @@ from varreg.runs import RunSpec
 
 __all__ = ["STUDIES", "specs"]
 
-STUDIES = ("chest_paper", "chest", "skin_paper", "skin", "grid")
+STUDIES = (
+    "chest_paper",
+    "chest",
+    "skin_paper",
+    "skin",
+    "grid",
+    "edges",
+    "inert_lambda",
+    "ambiguities",
+)
 
 
 def specs(study: str) -> list[RunSpec]:

@@ -1,14 +1,8 @@
-"""One function a figure, one style, one colour a method.
-
-Bands and bars are 95 % t intervals over seeds. Every function takes rows of a ledger (or a table
-made from them), draws, and returns the figure; without rows it says so instead of failing, so that
-a book can be built while a study is still running.
-"""
+"""Figures of the studies: curves, differences, published numbers, the grid."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,34 +14,24 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from varreg import tables
+from varreg.figures.style import COLORS, WIDTH, say_empty
 from varreg.published import Number
 from varreg.statistics import mean_interval
 
 __all__ = [
-    "COLORS",
     "against_published",
     "auroc_curves",
     "combinations",
     "comparison",
     "forest",
-    "front_page",
     "images",
     "learning_curves",
     "pairs",
     "picks",
     "recall",
-    "use_style",
     "weights",
 ]
 
-#: Okabe and Ito's colour-blind safe palette.
-COLORS = {
-    "baseline": "#565656",
-    "penalized": "#D55E00",
-    "tuned": "#009E73",
-    "augmented": "#0072B2",
-}
-WIDTH = 6.4  # inches; with 11 point text this stays readable at the width of a phone
 TRAINING, VALIDATION = "--", "-"
 MODEL_STYLE = {"paper_cnn": ("o", "full"), "small_cnn": ("D", "none")}
 CURVE_NAMES = {
@@ -56,33 +40,6 @@ CURVE_NAMES = {
     "cross_entropy": "Cross-entropy",
     "ece": "Calibration error",
 }
-
-
-def use_style() -> None:
-    """Set the style of the book; call it once at the top of a notebook."""
-    sns.set_theme(
-        context="notebook",
-        style="ticks",
-        rc={
-            "axes.grid": True,
-            "axes.labelsize": 11,
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "axes.titlelocation": "left",
-            "axes.titlesize": 11.5,
-            "axes.titleweight": "bold",
-            "figure.constrained_layout.use": True,
-            "figure.dpi": 130,
-            "font.size": 11,
-            "grid.color": "#e6e6e6",
-            "legend.fontsize": 10,
-            "legend.frameon": False,
-            "lines.linewidth": 2,
-            "savefig.dpi": 130,
-            "xtick.labelsize": 10,
-            "ytick.labelsize": 10,
-        },
-    )
 
 
 def learning_curves(
@@ -111,7 +68,7 @@ def learning_curves(
     for ax, metric in zip(axes[:, 0], metrics, strict=True):
         ax.set_ylabel(CURVE_NAMES[metric])
         if mine.empty:
-            _say_empty(ax)
+            say_empty(ax)
             continue
         for part, style in (("train", TRAINING), ("val", VALIDATION)):
             color = COLORS[method] if part == "val" else COLORS["baseline"]
@@ -147,7 +104,7 @@ def auroc_curves(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     for ax, part, name in zip(axes, ("train", "val"), ("training", "validation"), strict=True):
         ax.set_ylabel(f"AUROC, {name}")
         if epochs.empty:
-            _say_empty(ax)
+            say_empty(ax)
             continue
         for method in _methods(epochs):
             mine = epochs[epochs["method"] == method]
@@ -288,7 +245,7 @@ def combinations(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figur
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 3.1))
     if runs.empty:
-        _say_empty(ax)
+        say_empty(ax)
         return figure
     wide = tables.grid_means(runs, [metric]).pivot(
         index=["variance_weight", "feature_sampling_ratio"], columns="lambda_", values=metric
@@ -336,7 +293,7 @@ def weights(
     )
     if not models:
         for ax in axes[:, 0]:
-            _say_empty(ax)
+            say_empty(ax)
         return figure
     steps = sorted(runs["variance_weight"].unique())
     for line, metric in zip(axes, metrics, strict=True):
@@ -377,7 +334,7 @@ def picks(counts: pd.DataFrame) -> Figure:
         squeeze=False,
     )
     if not groups:
-        _say_empty(axes[0, 0])
+        say_empty(axes[0, 0])
         return figure
     settings = counts[tables.SETTING].drop_duplicates().itertuples(index=False)
     labels = [tables.setting_text(*each) for each in settings]
@@ -410,7 +367,7 @@ def recall(table: pd.DataFrame) -> Figure:
     classes = list(dict.fromkeys(table["class"]))
     figure, ax = plt.subplots(figsize=(WIDTH, 1.0 + 0.55 * max(2, len(classes))))
     if table.empty:
-        _say_empty(ax)
+        say_empty(ax)
         return figure
     methods = _methods(table)
     for place, name in enumerate(classes):
@@ -470,23 +427,6 @@ def images(rows: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
             ax.imshow(shown.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         line[0].set_title(name, loc="left")
     return figure
-
-
-def front_page(figure: Figure, name: str = "answer.png") -> Path | None:
-    """Save a figure for the front page and the README, the same bytes every time.
-
-    Args:
-        figure: What to save.
-        name: File name in ``book/_static`` of the checkout that holds this package.
-
-    Returns:
-        The file, or ``None`` where the package is not in a checkout: then there is no front page.
-    """
-    folder = Path(__file__).resolve().parents[1] / "book" / "_static"
-    if not folder.is_dir():
-        return None
-    figure.savefig(folder / name, dpi=160, facecolor="white", metadata={"Software": None})
-    return folder / name
 
 
 def _joined(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
@@ -552,7 +492,7 @@ def _forest_panel(
     ax.set_title(_capital(tables.METRIC_NAMES[metric]))
     ax.axvline(0, color="black", lw=1)
     if table.empty:
-        _say_empty(ax)
+        say_empty(ax)
         return
     methods = _methods(table)
     models = [model for model in MODEL_STYLE if model in set(table["model"])]
@@ -645,12 +585,6 @@ def _model_legend(figure: Figure, table: pd.DataFrame, published: bool) -> None:
         handles.append(Line2D([], [], color="black", marker="X", ls="", label="paper"))
     handles.append(plt.Rectangle((0, 0), 1, 1, color="#009E73", alpha=0.15, label="better"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
-
-
-def _say_empty(ax: Axes) -> None:
-    ax.text(0.5, 0.5, "no runs to show", ha="center", va="center", transform=ax.transAxes)
-    ax.set_xticks([])
-    ax.set_yticks([])
 
 
 def _capital(text: str) -> str:

@@ -1,0 +1,123 @@
+"""Where paper, report and released notebooks disagree: every alternative, run.
+
+Each starts from the released protocol at 28 px and changes one thing, for the baseline and for
+the penalized model, with the same seeds for all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from varreg.runs import RunSpec
+from varreg.studies.chest_paper import KERAS, PUBLISHED_PENALTY
+
+__all__ = ["ALTERNATIVES", "AS_RELEASED", "SEEDS", "Alternative", "keys", "specs"]
+
+SEEDS = range(5)
+AS_RELEASED = "as released"
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternative:
+    """One reading of the protocol.
+
+    Attributes:
+        experiment: ``"chest"`` or ``"skin"``.
+        topic: What the sources disagree about, or leave open.
+        choice: What this alternative does, in few words.
+        source: Who says so.
+        settings: What it changes of the released protocol, by the fields of a
+            :class:`~varreg.runs.RunSpec`; a pair gives a value to the baseline and another to
+            the penalized model.
+    """
+
+    experiment: str
+    topic: str
+    choice: str
+    source: str
+    settings: dict[str, object]
+
+
+RELEASED = {
+    "chest": {"dataset": "chest_xray", "patience": 5, "epochs": (25, 30)},
+    "skin": {"dataset": "ham10000", "split": "paper", "patience": 2, "epochs": (10, 10)},
+}
+
+TEXT, NOTEBOOKS, OPEN = "paper or report", "released notebooks", "left open"
+
+BOTH = (
+    ("learning rate", "0.001", TEXT, {"learning_rate": 1e-3}),
+    ("early stopping", "patience 25", TEXT, {"patience": 25}),
+    (
+        "early stopping",
+        "on the unscaled cross-entropy",
+        OPEN,
+        {"monitor": "cross_entropy"},
+    ),
+    ("preprocessing", "contrast enhanced", TEXT, {"equalize": True}),
+    ("preprocessing", "standardized", OPEN, {"normalize": "standard"}),
+    (
+        "framework",
+        "PyTorch's initial weights and epsilon",
+        OPEN,
+        {"init": "default", "adam_epsilon": 1e-8},
+    ),
+)
+
+ALTERNATIVES = tuple(
+    Alternative(experiment, topic, choice, source, settings)
+    for experiment, alternatives in {
+        "chest": (
+            ("protocol", AS_RELEASED, NOTEBOOKS, {}),
+            *BOTH,
+            ("epochs", "25 baseline, 20 penalized", TEXT, {"epochs": (25, 20)}),
+            ("epochs", "25 for both", OPEN, {"epochs": (25, 25)}),
+            (
+                "split",
+                "PneumoniaMNIST's, 524 validation images",
+                OPEN,
+                {"dataset": "pneumoniamnist"},
+            ),
+        ),
+        "skin": (
+            ("protocol", AS_RELEASED, NOTEBOOKS, {}),
+            *BOTH,
+            ("epochs", "25", TEXT, {"epochs": (25, 25)}),
+            ("depth", "a third pair of convolutions", TEXT, {"model": "paper_cnn_deep"}),
+            ("split", "by lesion", OPEN, {"split": "lesion"}),
+            ("split", "DermaMNIST's", OPEN, {"dataset": "dermamnist", "split": None}),
+        ),
+    }.items()
+    for topic, choice, source, settings in alternatives
+)
+"""All alternatives; the released protocol itself is the first of each experiment."""
+
+
+def keys(alternative: Alternative) -> list[str]:
+    """Keys of the runs of one alternative; some belong to more than one."""
+    return [spec.key for spec, its in _runs() if its == alternative]
+
+
+def specs() -> list[RunSpec]:
+    """List the runs, seed by seed."""
+    return list(dict.fromkeys(spec for spec, _ in _runs()))
+
+
+def _runs() -> list[tuple[RunSpec, Alternative]]:
+    return [
+        (_spec(alternative, place, method, seed), alternative)
+        for seed in SEEDS
+        for alternative in ALTERNATIVES
+        for place, method in enumerate(("baseline", "penalized"))
+    ]
+
+
+def _spec(alternative: Alternative, place: int, method: str, seed: int) -> RunSpec:
+    settings = KERAS | {"size": 28} | RELEASED[alternative.experiment] | alternative.settings
+    if method == "penalized":
+        settings |= PUBLISHED_PENALTY
+    own = {
+        name: value[place] if isinstance(value, tuple) else value
+        for name, value in settings.items()
+    }
+    return RunSpec(study="ambiguities", method=method, seed=seed, **own)
