@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from varreg.augment import zoom_and_shift
+from varreg.augment import equalize, shuffle_blocks, zoom_and_shift
 
 
 def reference(images, draws, zoom: float, shift: float):
@@ -100,3 +100,57 @@ def test_stays_within_the_ranges():
 def test_refuses(images, arguments, message):
     with pytest.raises(ValueError, match=message):
         zoom_and_shift(images, **arguments)
+
+
+# ---------------------------------------------------------------- contrast
+
+
+def test_equalize_is_the_textbook_formula():
+    random = np.random.default_rng(0)
+    images = random.integers(30, 90, (3, 2, 7, 9), dtype=np.uint8)
+    found = equalize(torch.from_numpy(images)).numpy()
+    for plane, its in zip(images.reshape(6, -1), found.reshape(6, -1), strict=True):
+        ranks = np.array([(plane <= value).sum() for value in plane], dtype=float)
+        lowest = (plane == plane.min()).sum()
+        expected = np.round(255 * (ranks - lowest) / (plane.size - lowest))
+        np.testing.assert_array_equal(its, expected)
+        assert (its.min(), its.max()) == (0, 255)
+
+
+def test_equalize_leaves_nothing_to_stretch_at_zero():
+    assert equalize(torch.full((1, 1, 4, 4), 7, dtype=torch.uint8)).sum() == 0
+
+
+def test_equalize_refuses():
+    with pytest.raises(ValueError, match=r"torch.float32 of shape \(1, 1, 4, 4\); expected uint8"):
+        equalize(torch.zeros(1, 1, 4, 4))
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def test_blocks_move_as_a_whole_and_alike_in_all_images():
+    images = torch.arange(2 * 3 * 8 * 12).view(2, 3, 8, 12)
+    shuffled = shuffle_blocks(images, seed=1)
+
+    def blocks(image: torch.Tensor) -> list[tuple]:
+        parts = image.unfold(1, 4, 4).unfold(2, 4, 4).permute(1, 2, 0, 3, 4).flatten(0, 1)
+        return [tuple(part.flatten().tolist()) for part in parts]
+
+    moved = []
+    for before, after in zip(images, shuffled, strict=True):
+        old, new = blocks(before), blocks(after)
+        moved.append([old.index(block) for block in new])  # every new block is an old one
+    assert moved[0] == moved[1]
+    assert sorted(moved[0]) == list(range(6))
+    assert moved[0] != list(range(6))
+    assert torch.equal(shuffled, shuffle_blocks(images, seed=1))
+    assert not torch.equal(shuffled, shuffle_blocks(images, seed=2))
+
+
+@pytest.mark.parametrize(
+    ("shape", "block"), [((2, 1, 10, 8), 4), ((1, 8, 8), 4), ((1, 1, 8, 8), 0)]
+)
+def test_shuffle_blocks_refuses(shape, block):
+    with pytest.raises(ValueError, match=r"images are \(N, C, H, W\), with a height and width"):
+        shuffle_blocks(torch.zeros(shape), block)

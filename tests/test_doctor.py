@@ -8,6 +8,7 @@ import varreg
 from varreg import doctor
 from varreg.datasets import DatasetNotFoundError
 from varreg.ledger import Ledger
+from varreg.probes import PROBES
 from varreg.studies import STUDIES, specs
 
 
@@ -52,7 +53,8 @@ def test_status():
     record("chest_paper", [spec.key for spec in specs("chest_paper")[:4]], 900.0)
     record("grid", ["a run of an earlier version"], 5.0)
     lines = dict(line.split(": ", 1) for line in doctor.status().splitlines())
-    assert tuple(lines) == STUDIES
+    assert tuple(lines) == (*STUDIES, *PROBES)
+    assert lines["sampling"] == "0 of 6 runs recorded"
     assert lines["chest_paper"] == "4 of 9 runs recorded, 1.00 hours of training on a CPU"
     assert lines["skin_paper"] == "0 of 6 runs recorded"
     assert lines["grid"].startswith("0 of 280 runs recorded")

@@ -19,6 +19,15 @@ def test_the_papers_network_has_its_number_of_parameters():
     } == {(1, 1)}
 
 
+def test_the_deep_network_has_a_third_pair():
+    model = build("paper_cnn_deep", in_channels=3, size=28, n_outputs=7)
+    by_hand = (3 * 10 + 10) + 5 * (10 * 10 + 10) + 7 * (3 * 3 * 10 + 1)
+    assert count_parameters(model) == by_hand
+    assert model(torch.zeros(2, 3, 28, 28)).shape == (2, 7)
+    with pytest.raises(ValueError, match=r"size=4, .*; size must be 8 or more"):
+        build("paper_cnn_deep", in_channels=3, size=4, n_outputs=1)
+
+
 def test_only_trainable_parameters_count():
     model = nn.Linear(3, 2)
     model.bias.requires_grad_(False)

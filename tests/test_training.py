@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,6 +162,42 @@ def test_two_steps_equal_adam_by_hand(make_dataset, optimizer, decay, epsilon):
     assert result.best_epoch == 2
     parameters = nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
     np.testing.assert_allclose(parameters, theta, atol=2e-6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_two_steps_equal_gradient_descent_by_hand(make_dataset, decay):
+    data = make_dataset(size=4, counts=(8, 8, 8))
+    data = replace(data, val=data.train)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 1))
+    theta = nn.utils.parameters_to_vector(model.parameters()).detach().double().numpy()
+    x = np.c_[data.train.images.double().numpy().reshape(8, 16) / 255, np.ones(8)]
+    for _ in range(2):
+        error = 1 / (1 + np.exp(-x @ theta)) - data.train.labels.numpy()
+        theta = theta - 0.05 * (x.T @ error / 8 + decay * theta)
+    settings = {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": decay}
+    _, result = train(data, model=model, batch_size=8, normalize="unit", **settings)
+    assert result.best_epoch == 2
+    parameters = nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
+    np.testing.assert_allclose(parameters, theta, atol=2e-6)
+
+
+# ---------------------------------------------------------------- a look at every epoch
+
+
+def test_on_epoch_sees_the_model_before_and_after_every_epoch(make_dataset):
+    data = make_dataset()
+    seen = []
+
+    def look(epoch: int, model: nn.Module) -> None:
+        weights = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        seen.append((epoch, model.training, weights))
+
+    _, result = train(data, epochs=3, on_epoch=look)
+    assert [epoch for epoch, _, _ in seen] == [0, 1, 2, 3]
+    assert not any(training for _, training, _ in seen)
+    assert all(not torch.equal(a[2], b[2]) for a, b in pairwise(seen))
+    _, unseen = train(data, epochs=3)
+    assert unseen.history == result.history
 
 
 # ---------------------------------------------------------------- early stopping

@@ -61,7 +61,8 @@ def measure(
     run = train_run(spec, root=root, device=device)
     network, where = run.model.train(), next(run.model.parameters()).device
     draw = torch.Generator().manual_seed(seed)
-    chosen = list(batches(len(run.data.train), spec.batch_size, draw))[:-1]
+    shuffled = list(batches(len(run.data.train), spec.batch_size, draw))
+    chosen = [batch for batch in shuffled if len(batch) == len(shuffled[0])]
     images = [run.fit.scaling(run.data.train.images[index].to(where)) for index in chosen]
     labels = [run.data.train.labels[index].to(where).float() for index in chosen]
     weights = [value for name, value in network.named_parameters() if not name.startswith("head")]

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from varreg import runs
+from varreg.datasets.core import Subset
+from varreg.ledger import PROVENANCE_COLUMNS, Ledger
+from varreg.probes import PROBES, Unit, bits, carried, predictions, thresholds, units
+from varreg.runs import RunSpec, run_all
+from varreg.studies import specs
+from varreg.training import batches
+
+# ---------------------------------------------------------------- units and their record
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_units_are_different_and_keep_their_keys(probe):
+    listed = units(probe)
+    assert len({unit.key for unit in listed}) == len(listed) > 1
+    assert {unit.study for unit in listed} == {probe}
+
+
+def test_recorded_keys_stay_as_they_are():
+    # In results/: another key would orphan what was recorded.
+    unit = Unit("carried", (("mode", "fresh"), ("seed", 0)))
+    assert unit.key == "8b1fc401ab66"
+    assert Unit("norms", unit.settings).key != unit.key
+
+
+def test_an_unknown_probe():
+    with pytest.raises(ValueError, match="probe is 'pulse'; allowed are predictions, carried"):
+        units("pulse")
+
+
+@pytest.fixture
+def small(monkeypatch, make_dataset):
+    """Every data set is a small one in memory, every training two epochs."""
+
+    def use(task: str = "binary", channels: int = 1):
+        data = make_dataset(task, size=12, channels=channels, classes=7, counts=(64, 32, 32))
+        train = dataclasses.replace(data.train, groups=torch.arange(64))
+        test = dataclasses.replace(data.test, groups=torch.arange(48, 80))
+        data = dataclasses.replace(data, train=train, test=test)
+        monkeypatch.setattr(runs.datasets, "load", lambda *_, **__: data)
+        runs._prepared.cache_clear()
+        build, fit = runs.models.build, runs.fit
+        monkeypatch.setattr(
+            runs.models, "build", lambda name, **given: build(name, **given | {"size": 12})
+        )
+        monkeypatch.setattr(runs, "fit", lambda *a, **given: fit(*a, **given | {"epochs": 2}))
+        return data
+
+    yield use
+    runs._prepared.cache_clear()
+
+
+def test_a_probe_is_recorded_like_a_study(small, tmp_path):
+    small()
+    wanted = units("norms")[:2]
+    table = run_all(wanted, results=tmp_path, progress=False)
+    assert table["key"].tolist() == [unit.key for unit in wanted]
+    assert table[list(PROVENANCE_COLUMNS)].notna().all(axis=None)
+    assert table["model"].tolist() == ["paper_cnn", "paper_cnn"]
+    details = Ledger("norms", tmp_path).curves()
+    assert details["epoch"].tolist() == [0, 1, 2, 0, 1, 2]
+    before = (tmp_path / "norms" / "runs.csv").read_bytes()
+    run_all(wanted, results=tmp_path, progress=False)
+    assert (tmp_path / "norms" / "runs.csv").read_bytes() == before
+
+
+# ---------------------------------------------------------------- what each one measures
+
+
+def test_norms_by_hand(small):
+    data = small()
+    row, details = units("norms")[1].execute()
+    assert (row["variance_weight"], len(details)) == (0.01, 3)
+    spec = RunSpec(
+        study="x",
+        dataset="pneumoniamnist",
+        method="penalized",
+        model="paper_cnn",
+        seed=0,
+        variance_weight=0.01,
+        epochs=2,
+    )
+    run = runs.train_run(spec)
+    if run.fit.best_epoch == 2:  # the weights kept are then those of the last look
+        with torch.inference_mode():
+            features = run.model.features(run.fit.scaling(data.val.images)).double().numpy()
+        last = details[-1]
+        assert last["feature_rms"] == pytest.approx(np.sqrt((features**2).mean()), rel=1e-5)
+        assert last["feature_variance"] == pytest.approx(features.var(0).mean(), rel=1e-5)
+        relative = features.var(0).mean() / (features**2).mean()
+        assert last["relative_variance"] == pytest.approx(relative, rel=1e-5)
+
+
+def test_carried_weights_go_on_from_where_they_were(small, monkeypatch):
+    data = small()
+    starts = []
+    fit = runs.fit
+
+    def watched(model, *arguments, **settings):
+        starts.append(torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone())
+        result = fit(model, *arguments, **settings)
+        starts.append(torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone())
+        return result
+
+    monkeypatch.setattr(runs, "fit", watched)
+    row, details = Unit("carried", (("mode", "carried"), ("seed", 0))).execute()
+    before, after = starts[2::2], starts[1:-1:2]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert [found["place"] for found in details] == list(range(1, 13))
+    labels = bits.unpack(row["val_labels"], row["val_images"])
+    np.testing.assert_array_equal(labels, data.val.labels.numpy())
+    right = bits.unpack(details[-1]["val_right"], row["val_images"])
+    assert right.mean() == pytest.approx(details[-1]["val_accuracy"])
+
+    starts.clear()
+    Unit("carried", (("mode", "fresh"), ("seed", 0))).execute()
+    assert not any(torch.equal(a, b) for a, b in zip(starts[2::2], starts[1:-1:2], strict=True))
+
+
+def test_the_order_of_the_released_search():
+    first, second = carried.ORDER[:2]
+    assert first == {"feature_sampling_ratio": 0.2, "lambda_": 0.5, "variance_weight": 0.01}
+    assert second["variance_weight"] == 0.1
+    assert len({tuple(found.values()) for found in carried.ORDER}) == 12
+
+
+def test_sampling_noise_falls_with_the_ratio(small):
+    small()
+    _, details = units("sampling")[1].execute()
+    table = pd.DataFrame(details).set_index("ratio")
+    assert table.loc[0.0, "step_ratio"] == 1.0
+    assert (table["step_ratio"] > 0).all()
+    noise = table.loc[0.05:, "gradient_noise"]
+    assert noise.is_monotonic_decreasing
+    assert noise[1.0] == pytest.approx(0, abs=1e-9)
+    assert (table.loc[0.05:0.5, "bias"] < 2).all()  # unbiased: about one standard error
+
+
+def test_leakage_counts_every_test_image_once(small):
+    small("multiclass", channels=3)
+    _, details = units("leakage")[0].execute()
+    table = pd.DataFrame(details)
+    assert table["images"].sum() == 32
+    assert table.groupby("seen")["images"].sum().tolist() == [16, 16]  # groups 48 to 63 overlap
+    assert (table["right"] <= table["images"]).all()
+
+
+def test_thresholds(small):
+    small()
+    row, details = units("thresholds")[0].execute()
+    table = pd.DataFrame(details).set_index("rule")
+    assert row["train_share"] == row["test_share"] == 0.5
+    assert table.loc["prior-corrected", "threshold"] == 0.5
+    assert table.loc["hindsight", "accuracy"] >= table["accuracy"].max()
+    recalls = table[["recall_normal", "recall_pneumonia"]].mean(axis=1)
+    np.testing.assert_allclose(table["balanced_accuracy"], recalls)
+
+
+@given(train=st.floats(0.05, 0.95), test=st.floats(0.05, 0.95), p=st.floats(0.05, 0.95))
+def test_prior_correction_is_bayes(train, test, p):
+    # Bayes' rule with the likelihood ratio that p implies, and the test share as the prior.
+    likelihood = p / (1 - p) * (1 - train) / train
+    posterior = likelihood * test / (likelihood * test + 1 - test)
+    if abs(posterior - 0.5) > 1e-9:
+        assert (p > thresholds.prior_corrected(train, test)) == (posterior > 0.5)
+
+
+def test_best_threshold_tries_every_cut():
+    random = np.random.default_rng(0)
+    p, truth = random.random(40), random.random(40) < 0.6
+    best = max(((p > cut) == truth).mean() for cut in np.linspace(0, 1, 5001))
+    cut = thresholds.best_threshold(torch.tensor(p), torch.tensor(truth))
+    assert ((p > cut) == truth).mean() == best
+
+
+def test_predictions_of_every_test_image(small):
+    data = small("multiclass", channels=3)
+    row, details = Unit(
+        "predictions", (("source", "skin_paper"), ("method", "baseline"), ("seed", 0))
+    ).execute()
+    table = pd.DataFrame(details)
+    assert table["index"].tolist() == list(range(32))
+    assert table["label"].tolist() == data.test.labels.tolist()
+    assert table["seen"].tolist() == [1] * 16 + [0] * 16
+    p = table.filter(regex=r"p_\d").to_numpy()
+    assert p.shape == (32, 7)
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
+    assert row["test_accuracy"] == (p.argmax(1) == table["label"]).mean()
+    entropy = -np.log(p[np.arange(32), table["label"]]).mean()
+    assert row["test_cross_entropy"] == pytest.approx(entropy, rel=1e-5)
+
+
+def test_untrained_predictions_are_those_of_the_initial_weights(small):
+    small("multiclass", channels=3)
+    setting = {"source": "skin_paper", "method": "untrained", "seed": 0}
+    row, details = Unit("predictions", tuple(setting.items())).execute()
+    assert len(details) == 32
+    assert row["test_accuracy"] < 0.6
+
+
+def test_binary_predictions_do_not_know_lesions(small, make_dataset, monkeypatch):
+    small()
+    data = make_dataset(size=12, channels=1)
+    monkeypatch.setattr(runs.datasets, "load", lambda *_, **__: data)
+    runs._prepared.cache_clear()
+    setting = {"source": "chest_paper", "method": "penalized", "seed": 0}
+    row, details = Unit("predictions", tuple(setting.items())).execute()
+    table = pd.DataFrame(details)
+    assert table["seen"].isna().all()
+    assert ((table["p_1"] > 0.5) == table["label"]).mean() == row["test_accuracy"]
+
+
+def test_the_penalty_of_the_predictions_is_a_mean_over_batches():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1, bias=False))
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (10, 1, 2, 2), dtype=np.uint8)
+    subset = Subset(torch.from_numpy(images), torch.zeros(10, dtype=torch.int64))
+
+    def scaling(batch: torch.Tensor) -> torch.Tensor:
+        return batch.float()
+
+    _, variance = predictions._predict(network, subset, scaling, 4)
+    flat = images.reshape(10, 4).astype(float)
+    parts = [flat[index] for index in batches(10, 4)]
+    by_hand = sum(len(part) * part.var(0).mean() for part in parts) / 10
+    assert variance == pytest.approx(by_hand, rel=1e-6)
+
+
+# ---------------------------------------------------------------- flags in a cell
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=70))
+def test_flags_survive_the_way_through_the_table(flags):
+    assert bits.unpack(bits.pack(flags), len(flags)).tolist() == flags
+
+
+def test_a_cut_cell_is_refused():
+    with pytest.raises(ValueError, match="2 digits do not hold 9 flags"):
+        bits.unpack("ff", 9)
+
+
+# ---------------------------------------------------------------- what is recorded
+
+
+@pytest.fixture(params=PROBES)
+def recorded(request):
+    ledger = Ledger(request.param)
+    table = ledger.runs()
+    if table.empty:
+        pytest.skip(f"{request.param} is not recorded in {ledger.folder.parent.name}/")
+    return request.param, table, ledger.curves()
+
+
+def test_recorded_units_are_those_listed(recorded):
+    probe, table, details = recorded
+    listed = {unit.key: unit for unit in units(probe)}
+    assert set(table["key"]) <= set(listed)
+    assert set(details["key"]) == set(table["key"])
+    assert table[list(PROVENANCE_COLUMNS)].notna().all(axis=None)
+    for row in table.to_dict("records"):
+        assert {name: row[name] for name in listed[row["key"]].setting} == listed[
+            row["key"]
+        ].setting
+
+
+def test_retrained_models_are_the_recorded_ones():
+    table = Ledger("predictions").runs()
+    compared = 0
+    for row in [] if table.empty else table.to_dict("records"):
+        study = Ledger(row["source"]).runs()
+        its = study[(study["method"] == row["method"]) & (study["seed"] == row["seed"])]
+        if its.empty:
+            continue
+        same = its.iloc[0]
+        if (same["device"], same["torch_version"]) != (row["device"], row["torch_version"]):
+            continue
+        for metric in ("cross_entropy", "accuracy", "auroc"):
+            assert row[f"test_{metric}"] == pytest.approx(same[f"test_{metric}"], rel=1e-6)
+        compared += 1
+    if not compared:
+        pytest.skip("no retrained model is recorded on the machine of its study")
+
+
+def test_specs_of_the_predictions_exist():
+    for unit in units("predictions"):
+        assert unit.setting["source"] in ("chest_paper", "skin_paper")
+        assert specs(unit.setting["source"])
