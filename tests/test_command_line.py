@@ -9,6 +9,7 @@ from varreg import __main__ as command_line
 from varreg import datasets
 from varreg.__main__ import main
 from varreg.ledger import Ledger
+from varreg.probes import PROBES
 from varreg.runs import RunSpec
 from varreg.studies import STUDIES
 
@@ -55,6 +56,7 @@ def test_data_list_names_every_data_set(capsys):
     assert [line.split()[0] for line in lines] == list(datasets.names())
     assert lines[0].endswith("drawn by the package")
     assert sum("not here" in line for line in lines) == len(lines) - 2
+    assert all("CC BY" in line or "MIT" in line for line in lines)  # what one may do with it
 
 
 def test_data_fetch_and_check(capsys):
@@ -67,7 +69,7 @@ def test_data_fetch_and_check(capsys):
 def test_status_of_nothing(capsys):
     assert main(["status"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in lines] == list(STUDIES)
+    assert [line.partition(":")[0] for line in lines] == [*STUDIES, *PROBES]
     assert lines[0] == "chest_paper: 0 of 9 runs recorded"
     assert "waits for another study" in lines[1]
 

@@ -70,7 +70,7 @@ def of(study: str, **fields: object) -> list[RunSpec]:
         ("grid", 8 * 2 * 2 * 5 + 12 * 2 * 5),
         ("edges", 2 * 2 * 10),
         ("inert_lambda", 5 * 3 * 3),
-        ("ambiguities", (2 * (10 + 11) - 2) * 5),
+        ("ambiguities", (2 * (10 + 10) - 2) * 5),
     ],
 )
 def test_number_of_runs(recorded_grid, study, count):

@@ -80,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(given: argparse.Namespace) -> None:
     for entry in datasets.catalogue(given.root):
-        print(f"{entry.name:16} {entry.task:10} {entry.classes:3} classes  {entry.state}")
+        kind = f"{entry.task:10} {entry.classes:3} classes  {entry.licence:19}"
+        print(f"{entry.name:16} {kind}  {entry.state}")
 
 
 def _fetch(given: argparse.Namespace) -> None:

@@ -85,7 +85,6 @@ ALTERNATIVES = tuple(
             ("epochs", "25", TEXT, {"epochs": (25, 25)}),
             ("depth", "a third pair of convolutions", TEXT, {"model": "paper_cnn_deep"}),
             ("split", "by lesion", OPEN, {"split": "lesion"}),
-            ("split", "DermaMNIST's", OPEN, {"dataset": "dermamnist", "split": None}),
         ),
     }.items()
     for topic, choice, source, settings in alternatives

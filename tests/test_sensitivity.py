@@ -1,0 +1,141 @@
+"""What the alternatives of the protocol move, against NumPy and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from varreg import sensitivity
+from varreg.studies import ambiguities
+
+RUNS_OF = {
+    (each.experiment, each.choice): set(ambiguities.keys(each)) for each in ambiguities.ALTERNATIVES
+}
+RATES = RUNS_OF["chest", "0.001"] | RUNS_OF["skin", "0.001"]
+CHOICE = "0.001"
+
+
+def made_up(effect=-0.02, rate_level=0.1, rate_effect=-0.05, noise=0.004, keep=lambda spec: True):
+    """A run for every spec; the learning rate moves the level and the effect."""
+    rows = []
+    for spec in ambiguities.specs():
+        moved = spec.key in RATES
+        level = 0.6 + 0.1 * np.sin(spec.seed) + (rate_level if moved else 0)
+        if spec.method == "penalized":
+            level += effect + (rate_effect if moved else 0)
+        scatter = np.random.default_rng(int(spec.key, 16))
+        level += noise * scatter.standard_normal()
+        if keep(spec):
+            rows.append(
+                {
+                    "key": spec.key,
+                    "method": spec.method,
+                    "seed": spec.seed,
+                    "test_cross_entropy": level,
+                    "test_accuracy": 1.3 - level,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def values(runs, experiment, choice, method):
+    """The metric by seed, picked without the code under test."""
+    mine = runs[runs["key"].isin(RUNS_OF[experiment, choice]) & (runs["method"] == method)]
+    return mine.sort_values("seed")["test_cross_entropy"].to_numpy()
+
+
+def row(found, choice, experiment="chest"):
+    mine = (found["experiment"] == experiment) & (found["choice"] == choice)
+    return found[mine].iloc[0]
+
+
+def test_every_alternative_has_a_row_and_its_own_numbers():
+    runs = made_up()
+    found = sensitivity.effects(runs)
+    wanted = [(each.experiment, each.topic, each.choice) for each in ambiguities.ALTERNATIVES]
+    assert list(found[["experiment", "topic", "choice"]].itertuples(index=False, name=None)) == (
+        wanted
+    )
+    base = values(runs, "chest", ambiguities.AS_RELEASED, "baseline")
+    penalized = values(runs, "chest", ambiguities.AS_RELEASED, "penalized")
+    other = values(runs, "chest", CHOICE, "baseline")
+    other_penalized = values(runs, "chest", CHOICE, "penalized")
+    mine = row(found, CHOICE)
+    assert mine["seeds"] == len(ambiguities.SEEDS)
+    assert mine["level"].mean == pytest.approx(other.mean())
+    assert mine["effect"].mean == pytest.approx((other_penalized - other).mean())
+    assert mine["level_move"].mean == pytest.approx((other - base).mean())
+    moves = (other_penalized - other) - (penalized - base)
+    assert mine["effect_move"].mean == pytest.approx(moves.mean())
+    # Intervals and p-values: SciPy on the same pairs.
+    test = stats.ttest_rel(other_penalized - other, penalized - base)
+    assert mine["effect_move"].p == pytest.approx(test.pvalue)
+    assert (mine["effect_move"].low, mine["effect_move"].high) == pytest.approx(
+        tuple(test.confidence_interval(0.95))
+    )
+
+
+def test_the_released_protocol_has_no_move_and_seeds_are_paired():
+    runs = made_up(keep=lambda spec: not (spec.key in RATES and spec.seed < 2))
+    found = sensitivity.effects(runs)
+    released = row(found, ambiguities.AS_RELEASED)
+    assert released["level_move"] is None
+    assert released["effect_move"] is None
+    mine = row(found, CHOICE)
+    assert (mine["seeds"], mine["level_move"].n) == (3, 3)
+    base = values(runs, "chest", ambiguities.AS_RELEASED, "baseline")[2:]
+    other = values(runs, "chest", CHOICE, "baseline")
+    assert mine["level_move"].mean == pytest.approx((other - base).mean())
+    assert sensitivity.fewest_seeds(found) == 3
+
+
+def test_what_is_not_recorded_is_left_out():
+    assert sensitivity.effects(pd.DataFrame()).empty
+    assert sensitivity.table(sensitivity.effects(pd.DataFrame())).empty
+    assert sensitivity.fewest_seeds(sensitivity.effects(pd.DataFrame())) == 0
+    runs = made_up(keep=lambda spec: spec.method == "baseline" or spec.dataset == "ham10000")
+    found = sensitivity.effects(runs)
+    assert set(found["experiment"]) == {"skin"}
+    # A row that no alternative has any more does no harm.
+    stray = pd.DataFrame([{"key": "0" * 12, "method": "baseline", "seed": 0}])
+    assert len(sensitivity.effects(pd.concat([runs, stray]))) == len(found)
+    # Without the released protocol there is nothing to move away from.
+    alone = made_up(keep=lambda spec: spec.key in RATES)
+    assert row(sensitivity.effects(alone), CHOICE)["level_move"] is None
+
+
+def test_printed_table_marks_what_stands_after_correction():
+    found = sensitivity.effects(made_up(effect=0.0))
+    printed = sensitivity.table(found)
+    assert list(printed.columns[:5]) == ["Data", "Topic", "Choice", "Who says so", "Seeds"]
+    assert len(printed) == len(found)
+    starred = printed["Moves the baseline by"].str.endswith("*")
+    assert set(printed.loc[starred, "Choice"]) == {CHOICE}
+    released = printed["Choice"] == ambiguities.AS_RELEASED
+    assert set(printed.loc[released, "Moves the effect by"]) == {"\u2013"}
+
+
+def test_sentence_counts_choices_and_names_the_largest_move():
+    chest = len([each for each in ambiguities.ALTERNATIVES if each.experiment == "chest"])
+    lower = sensitivity.sentence(sensitivity.effects(made_up(noise=1e-4)))
+    assert f"under {chest} of {chest} choices ({chest} for the better, 0 for the worse)" in lower
+    assert "what moves the baseline most is learning rate (0.001), which raises it by 0.1" in lower
+    assert "the largest mean effect of the penalty under any choice is 0.070" in lower
+    assert lower.count("On chest") == lower.count("On skin") == 1
+    # For accuracy higher is better: the same runs, the same verdict.
+    by_accuracy = sensitivity.effects(made_up(noise=1e-4), "test_accuracy")
+    assert f"({chest} for the better, 0 for the worse)" in sensitivity.sentence(
+        by_accuracy, "test_accuracy"
+    )
+    higher = sensitivity.effects(made_up(effect=0.2, noise=1e-4))
+    assert f"(0 for the better, {chest} for the worse)" in sensitivity.sentence(higher)
+
+
+def test_sentence_with_one_seed_or_none():
+    assert sensitivity.sentence(sensitivity.effects(pd.DataFrame())) == ("No run is recorded yet.")
+    one = sensitivity.effects(made_up(keep=lambda spec: spec.seed == 0))
+    text = sensitivity.sentence(one)
+    assert "(0 for the better, 0 for the worse)" in text
+    assert "too few recorded runs" in text

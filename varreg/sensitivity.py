@@ -1,0 +1,189 @@
+"""How much the result depends on what the sources leave open or disagree about.
+
+The study ``ambiguities`` runs the released protocol and every alternative to it, without and with
+the penalty, with the same seeds. Two questions about each alternative: how far does it move the
+baseline, and how far does it move what the penalty does?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from varreg import verdicts
+from varreg.statistics import (
+    Interval,
+    PairedDifference,
+    holm,
+    mean_interval,
+    paired_difference,
+)
+from varreg.studies.ambiguities import ALTERNATIVES, AS_RELEASED, Alternative, keys
+from varreg.tables import METRIC_NAMES, better, interval_text
+
+__all__ = ["COLUMNS", "DIFFERENCES", "effects", "fewest_seeds", "sentence", "table"]
+
+#: The paired differences in a row of :func:`effects`, in the order of the printed table.
+DIFFERENCES = ("level_move", "effect", "effect_move")
+COLUMNS = ("experiment", "topic", "choice", "source", "seeds", "level", *DIFFERENCES)
+
+
+def effects(runs: pd.DataFrame, metric: str = "test_cross_entropy") -> pd.DataFrame:
+    """What every alternative gives, and how far that is from the released protocol.
+
+    Args:
+        runs: Rows of the study ``ambiguities``; may be incomplete.
+        metric: A column.
+
+    Returns:
+        A row an alternative that has a seed with both methods, in the order of
+        :data:`varreg.studies.ambiguities.ALTERNATIVES`: the fields that name it, ``seeds``, and
+
+        - ``level``: the baseline, an :class:`~varreg.statistics.Interval`;
+        - ``effect``: penalized minus baseline, paired by seed;
+        - ``level_move``: the baseline minus that of the released protocol, paired by seed;
+        - ``effect_move``: the effect minus that of the released protocol, paired by seed.
+
+        The last three are a :class:`~varreg.statistics.PairedDifference`; the moves are ``None``
+        for the released protocol itself, and where no seed is common with it.
+    """
+    rows = []
+    released = {}
+    for alternative in ALTERNATIVES:
+        own = _paired(runs, keys(alternative), metric)
+        if alternative.choice == AS_RELEASED:
+            released[alternative.experiment] = own
+        if len(own):
+            rows.append(_row(alternative, own, released[alternative.experiment]))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def table(found: pd.DataFrame) -> pd.DataFrame:
+    """:func:`effects` as printed in the book.
+
+    ``*`` marks a paired difference whose p stays below 0.05 after Holm's correction over the whole
+    table.
+    """
+    stars = _significant(found)
+    rows = []
+    for place, row in enumerate(found.to_dict("records")):
+        cells = {
+            name: _text(row[name]) + ("*" if (place, name) in stars else "") for name in DIFFERENCES
+        }
+        level = row["level"]
+        rows.append(
+            {
+                "Data": row["experiment"],
+                "Topic": row["topic"],
+                "Choice": row["choice"],
+                "Who says so": row["source"],
+                "Seeds": row["seeds"],
+                "Baseline": interval_text(level.mean, level.low, level.high),
+                "Moves the baseline by": cells["level_move"],
+                "Effect of the penalty": cells["effect"],
+                "Moves the effect by": cells["effect_move"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def fewest_seeds(found: pd.DataFrame) -> int:
+    """Seeds behind the alternative that has the fewest."""
+    return int(found["seeds"].min()) if len(found) else 0
+
+
+def sentence(found: pd.DataFrame, metric: str = "test_cross_entropy") -> str:
+    """What the alternatives say together, in words that follow from the table.
+
+    Args:
+        found: As from :func:`effects`.
+        metric: The metric that it was made for.
+    """
+    parts = [
+        _about(experiment, group, metric)
+        for experiment, group in found.groupby("experiment", sort=False)
+    ]
+    if not parts:
+        return "No run is recorded yet."
+    return " ".join(parts)
+
+
+def _paired(runs: pd.DataFrame, wanted: Sequence[str], metric: str) -> pd.DataFrame:
+    """Columns ``baseline`` and ``effect`` by seed, for the seeds that both methods have."""
+    mine = runs[runs["key"].isin(wanted)] if len(runs) else runs
+    methods = {
+        name: group.set_index("seed")[metric]
+        for name, group in ([] if mine.empty else mine.groupby("method"))
+    }
+    if set(methods) != {"baseline", "penalized"}:
+        return pd.DataFrame(columns=["baseline", "effect"], dtype=float)
+    wide = pd.DataFrame(methods).dropna()
+    return wide.assign(effect=wide["penalized"] - wide["baseline"])[["baseline", "effect"]]
+
+
+def _row(alternative: Alternative, own: pd.DataFrame, released: pd.DataFrame) -> dict[str, object]:
+    seeds = own.index.intersection(released.index)
+    moves = {"level_move": None, "effect_move": None}
+    if alternative.choice != AS_RELEASED and len(seeds):
+        mine, base = own.loc[seeds], released.loc[seeds]
+        moves = {
+            name: paired_difference(mine[column].to_numpy(), base[column].to_numpy())
+            for name, column in (("level_move", "baseline"), ("effect_move", "effect"))
+        }
+    return {
+        "experiment": alternative.experiment,
+        "topic": alternative.topic,
+        "choice": alternative.choice,
+        "source": alternative.source,
+        "seeds": len(own),
+        "level": mean_interval(own["baseline"].to_numpy()),
+        "effect": paired_difference(own["effect"].to_numpy(), [0.0] * len(own)),
+        **moves,
+    }
+
+
+def _significant(found: pd.DataFrame) -> set[tuple[int, str]]:
+    """Place and column of every paired difference that stands after Holm's correction."""
+    tests = [
+        (place, name, row[name].p)
+        for place, row in enumerate(found.to_dict("records"))
+        for name in DIFFERENCES
+        if row[name] is not None
+    ]
+    adjusted = holm([p for *_, p in tests])
+    return {(place, name) for (place, name, _), p in zip(tests, adjusted, strict=True) if p < 0.05}
+
+
+def _about(experiment: str, group: pd.DataFrame, metric: str) -> str:
+    name = METRIC_NAMES[metric]
+    better_side = [_excludes_zero(effect, better(metric)) for effect in group["effect"]]
+    worse_side = [_excludes_zero(effect, -better(metric)) for effect in group["effect"]]
+    text = (
+        f"On {experiment}, the interval of the penalty's effect on {name} excludes zero under "
+        f"{sum(better_side) + sum(worse_side)} of {len(group)} choices "
+        f"({sum(better_side)} for the better, {sum(worse_side)} for the worse)"
+    )
+    moved = group[[move is not None for move in group["level_move"]]]
+    if moved.empty:
+        return f"{text}."
+    # Positions, because a table of several experiments keeps its own labels.
+    sizes = [abs(move.mean) for move in moved["level_move"]]
+    most = moved.iloc[sizes.index(max(sizes))]
+    largest = max(abs(effect.mean) for effect in group["effect"])
+    return (
+        f"{text}; what moves the baseline most is {most['topic']} ({most['choice']}), which "
+        f"{verdicts.phrase(most['level_move'], 'it')}, while the largest mean effect "
+        f"of the penalty under any choice is {largest:.3f}."
+    )
+
+
+def _excludes_zero(interval: Interval, side: int) -> bool:
+    """Whether the whole interval lies on one side of zero; a single run has none."""
+    return interval.low > 0 if side > 0 else interval.high < 0
+
+
+def _text(difference: PairedDifference | None) -> str:
+    if difference is None:
+        return "\u2013"
+    return interval_text(difference.mean, difference.low, difference.high, signed=True)
