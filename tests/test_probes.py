@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from varreg import runs
 from varreg.datasets.core import Subset
 from varreg.ledger import PROVENANCE_COLUMNS, Ledger
-from varreg.probes import PROBES, Unit, bits, carried, predictions, thresholds, units
+from varreg.probes import PROBES, Unit, bits, carried, leakage, predictions, thresholds, units
 from varreg.runs import RunSpec, run_all
 from varreg.studies import specs
 from varreg.training import batches
@@ -147,13 +147,28 @@ def test_sampling_noise_falls_with_the_ratio(small):
     assert (table.loc[0.05:0.5, "bias"] < 2).all()  # unbiased: about one standard error
 
 
-def test_leakage_counts_every_test_image_once(small):
+@pytest.mark.parametrize("unit", units("leakage")[:3], ids=lambda unit: unit.setting["training"])
+def test_leakage_counts_every_test_image_once(small, unit):
     small("multiclass", channels=3)
-    _, details = units("leakage")[0].execute()
+    row, details = unit.execute()
     table = pd.DataFrame(details)
     assert table["images"].sum() == 32
     assert table.groupby("seen")["images"].sum().tolist() == [16, 16]  # groups 48 to 63 overlap
     assert (table["right"] <= table["images"]).all()
+    assert row["training_images"] == (64 if unit.setting["training"] == "all images" else 48)
+
+
+def test_what_is_left_out_of_training(small):
+    data = small("multiclass", channels=3)  # lesions 48 to 63 of 64 are in test
+    whole, without, others = (leakage.kept(data, name, 0) for name in leakage.TRAINING)
+    assert whole.tolist() == list(range(64))
+    assert without.tolist() == list(range(48))
+    assert set(range(48, 64)) <= set(others.tolist())
+    counts = [torch.bincount(data.train.labels[rows]).tolist() for rows in (without, others)]
+    assert counts[0] == counts[1]  # equally many of each class
+    assert not torch.equal(others, leakage.kept(data, leakage.TRAINING[2], 1))
+    with pytest.raises(ValueError, match="training is 'half'; allowed are all images, without"):
+        leakage.kept(data, "half", 0)
 
 
 def test_thresholds(small):

@@ -220,6 +220,7 @@ def train_run(
     device: str | None = None,
     progress: bool = False,
     log_dir: str | Path | None = None,
+    data: datasets.Dataset | None = None,
     model: nn.Module | None = None,
     on_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> Trained:
@@ -231,6 +232,7 @@ def train_run(
         device: Default: CUDA if there is one.
         progress: Show a progress bar over epochs on a terminal.
         log_dir: Folder for TensorBoard event files.
+        data: In place of the data set that the run names, which is then not loaded.
         model: Goes on from its weights; default: a new one with initial weights from the seed.
         on_epoch: As in :func:`varreg.training.fit`.
 
@@ -239,7 +241,8 @@ def train_run(
         >>> train_run(spec).fit.best_epoch
         1
     """
-    data = load_data(spec, root)
+    if data is None:
+        data = load_data(spec, root)
     if model is None:
         torch.manual_seed(spec.seed)
         model = models.build(
