@@ -1,149 +1,194 @@
 import json
 import re
+import shlex
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic import grid, study
+from synthetic import curves, study
 
 from varreg import claims, published, verdicts
+from varreg.__main__ import _parser
+from varreg.evidence import Evidence
+from varreg.rules import RULES, rules
 
-EMPTY = pd.DataFrame()
+ROOT = Path(__file__).parents[1]
+LOAD = claims.load()
 HELPS = {"baseline": 0.0, "penalized": -0.05, "tuned": -0.1, "augmented": -0.02}
 HARMS = {"baseline": 0.0, "penalized": 0.05, "tuned": 0.1, "augmented": -0.02}
 
 
-def verdict(table, claim, setting):
-    found = table[(table["Claim"] == claim) & (table["Setting"] == setting)]
-    assert len(found) == 1
-    return found["Verdict"].iloc[0]
+def records(**runs):
+    return {name: Evidence(rows, curves(rows), live=False) for name, rows in runs.items()}
 
 
-@pytest.mark.parametrize(("effects", "expected"), [(HELPS, "partly"), (HARMS, "not reproduced")])
-def test_claims_in_words_follow_the_runs(effects, expected):
-    table = claims.directions(study(effects), "chest")
-    assert verdict(table, "lower loss", "as published") == expected
-    assert verdict(table, "higher accuracy", "weight chosen") == expected  # not by 41.8 points
-    assert verdict(table, "lower loss than augmentation", "as published") == expected
-    assert set(table["Pairs"]) == {5}
+def by_id(judgements):
+    return {judgement.claim.id: judgement for judgement in judgements}
 
 
-def test_a_claim_that_holds_for_one_network_is_partly_reproduced():
-    runs = pd.concat(
-        [study(HELPS, models=["paper_cnn"]), study(HARMS, models=["small_cnn"])], ignore_index=True
+@pytest.fixture
+def checkout(monkeypatch):
+    """The results of this repository, whatever the environment names."""
+    monkeypatch.delenv("VARREG_RESULTS", raising=False)
+    return ROOT / "results"
+
+
+def test_verdicts_follow_from_the_ledger(checkout):
+    old = claims.stale(claims.judge(claims.recorded(checkout)))
+    assert not old, (
+        "verdicts in varreg/claims.toml no longer follow from the recorded runs; look at why, then "
+        "write there:\n" + "\n".join(old)
     )
-    assert verdict(claims.directions(runs, "skin"), "lower loss", "as published") == "partly"
 
 
-def test_printed_sizes_come_from_the_paper():
-    sizes = claims.directions(EMPTY, "skin").set_index("Claim")["Published"]
-    assert set(sizes["higher accuracy"]) == {"+17.62 points"}
-    assert set(sizes["lower loss"]) == {"\u221249.96 %"}
-    assert set(sizes["less overfitting (gap in accuracy)"]) == {"in words"}
+def test_a_verdict_that_no_longer_follows_is_named():
+    found = claims.judge(records(chest=study(HARMS)))
+    by_name = by_id(found)
+    changed = by_name["chest-loss"]
+    lines = claims.stale([changed])
+    follows = changed.verdict
+    assert follows == "not reproduced"
+    expected = f"chest-loss: verdict locked {changed.claim.verdict!r}, follows {follows!r}"
+    assert (expected in lines) == (changed.claim.verdict != follows)
+    # Locked as it follows, nothing is stale.
+    fields = {
+        **vars(changed.claim),
+        "verdict": follows,
+        "chosen": changed.second_verdict,
+    }
+    judged = claims.Judgement(claims.Claim(**fields), changed.parts, changed.chosen)
+    assert claims.stale([judged]) == []
+    fields["verdict"] = "reproduced"
+    judged = claims.Judgement(claims.Claim(**fields), changed.parts, changed.chosen)
+    assert claims.stale([judged]) == [
+        "chest-loss: verdict locked 'reproduced', follows 'not reproduced'"
+    ]
 
 
-def test_a_direction_without_the_printed_size_is_partly_reproduced():
-    # From 0.8325 to 0.4166 is the printed 49.96 %; a tenth of that is not.
-    same = study({"baseline": 0.3325, "penalized": -0.0834, "tuned": 0.25})
-    table = claims.directions(same, "skin")
-    assert verdict(table, "lower loss", "as published") == "reproduced"
-    assert verdict(table, "lower loss", "weight chosen") == "partly"
+def test_every_entry_is_complete():
+    ids = [claim.id for claim in LOAD]
+    assert len(set(ids)) == len(ids)
+    for claim in LOAD:
+        assert claim.kind in claims.KINDS, claim.id
+        assert claim.rule in rules(), claim.id
+        assert {claim.verdict, claim.chosen or claim.verdict} <= set(verdicts.VERDICTS), claim.id
+        for words in (claim.place, claim.text, claim.what):
+            assert words == words.strip(), claim.id
+            assert words, claim.id
+        assert claim.what.endswith("."), claim.id
+        assert not re.search(r"\d", claim.text + claim.what), f"{claim.id} has a number typed in"
 
 
-def test_both_kinds_of_task_must_be_known():
-    chest, skin = (claims.directions(study(HELPS), name) for name in ("chest", "skin"))
-    assert set(claims.works_for_both(chest, skin)["Verdict"]) == {"partly"}  # smaller than printed
-    nothing = claims.directions(EMPTY, "skin")
-    assert set(claims.works_for_both(chest, nothing)["Verdict"]) == {"cannot be known"}
-    mixed = claims.works_for_both(chest, claims.directions(study(HARMS), "skin"))
-    assert set(mixed["Verdict"]) == {"partly"}
+def test_every_rule_is_used_and_has_its_function():
+    assert set(rules()) == set(RULES) | {"parts"}
+    assert {claim.rule for claim in LOAD} == set(rules())
 
 
-def test_shifts_are_judged_as_printed_and_shown_on_one_scale():
-    table = claims.shifts(study({"baseline": 0.0, "penalized": 0.0}, models=["paper_cnn"]), "skin")
-    loss = table[table["Number"] == "loss, change from baseline"].iloc[0]
-    assert loss["Published"] == "\u221249.96 %"
-    assert loss["On one scale"] == "+0.11 %"  # 2 x 0.4167 against 0.8325
-    assert loss["Verdict"] == "not reproduced"  # although nothing changed, as on one scale
-    assert set(claims.shifts(EMPTY, "chest")["Verdict"]) == {"cannot be known"}
+def test_every_table_number_every_change_and_every_figure_is_there():
+    numbers = [claim for claim in LOAD if claim.kind == "number"]
+    stated = [number for number in published.NUMBERS if number.source.startswith("Table")]
+    assert [(c.by["experiment"], c.by["method"], c.by["metric"], c.place) for c in numbers] == [
+        (number.experiment, number.method, number.metric, number.source) for number in stated
+    ]
+    changes = [claim for claim in LOAD if claim.kind == "change"]
+    assert [
+        (c.by["experiment"], c.by["reference"], c.by["method"], c.by["metric"]) for c in changes
+    ] == [
+        (shift.experiment, shift.reference, shift.method, shift.metric)
+        for shift in published.SHIFTS
+    ]
+    figures = [claim.place for claim in LOAD if claim.kind == "figure"]
+    assert figures == [f"Figure {number}" for number in range(1, 11)]
 
 
 @pytest.mark.parametrize(
-    ("best", "winner", "tuning"),
+    "name",
     [
-        ((0.01, 0.2, 0.5), "reproduced", "not reproduced"),
-        ((0.1, 0.5, 2.0), "not reproduced", "not reproduced"),
-        (None, "undecided", "not reproduced"),  # all alike: some setting wins by chance
+        "chest-overfitting",
+        "chest-accuracy",
+        "chest-loss",
+        "chest-augmentation-accuracy",
+        "chest-augmentation-loss",
+        "chest-narrower-gap",
+        "skin-overfitting",
+        "skin-accuracy",
+        "skin-loss",
+        "skin-narrower-gap",
+        "both-tasks",
+        "sampling-cost",
+        "grid-best",
+        "overhead",
+        "features-stable",
+        "needs-tuning",
     ],
 )
-def test_grid_claims(best, winner, tuning):
-    both = pd.concat(
-        [grid([best, (100.0, 1.0, 1.0)], dataset=name) for name in ("pneumoniamnist", "ham10000")]
+def test_the_claims_in_words_are_there(name):
+    assert name in {claim.id for claim in LOAD if claim.kind == "words"}
+
+
+@cache
+def cells(notebook):
+    return json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text("utf-8"))["cells"]
+
+
+@pytest.mark.parametrize("claim", LOAD, ids=lambda claim: claim.id)
+def test_figure_and_section_exist(claim):
+    notebook, anchor = claim.figure.split("#")
+    figures = [
+        cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells(notebook)
+    ]
+    assert anchor in figures
+    text = "\n".join("".join(cell["source"]) for cell in cells("04_published_numbers"))
+    assert f"({claim.section})=" in text
+
+
+@pytest.mark.parametrize("claim", LOAD, ids=lambda claim: claim.id)
+def test_commands_exist(claim):
+    for command in claim.command.split(" && "):
+        words = shlex.split(command)
+        assert words[:3] == ["python", "-m", "varreg"]
+        _parser().parse_args(words[3:])
+
+
+def test_nothing_recorded_cannot_be_known():
+    for judgement in claims.judge({}):
+        assert judgement.verdict == "cannot be known"
+        assert judgement.second_verdict in (None, "cannot be known")
+
+
+@pytest.mark.parametrize(
+    ("chest", "skin", "expected"),
+    [
+        (HELPS, HELPS, "partly"),  # by less than printed
+        (HARMS, HARMS, "not reproduced"),
+        (HELPS, HARMS, "partly"),
+    ],
+)
+def test_a_claim_about_several_rests_on_them(chest, skin, expected):
+    found = by_id(claims.judge(records(chest=study(chest), skin=study(skin))))
+    both = found["both-tasks"]
+    assert both.verdict == both.second_verdict == expected
+    assert [part.verdict for part in both.parts] == [
+        found[name].verdict for name in both.claim.by["claims"]
+    ]
+
+
+def test_one_data_set_alone_does_not_settle_a_claim_about_both():
+    assert by_id(claims.judge(records(chest=study(HARMS))))["both-tasks"].verdict == (
+        "cannot be known"
     )
-    table = claims.words_table(study(HELPS), study(HELPS), both).set_index("Claim")
-    assert table.loc["the published setting is the best of the 12", "Verdict"] == winner
-    assert table.loc["the penalty has to be tuned for each data set", "Verdict"] == tuning
 
 
-def test_tuning_is_needed_where_the_choices_differ():
-    both = pd.concat(
-        [
-            grid([(1.0, 1.0, 1.0)], dataset="ham10000"),
-            grid([(100.0, 1.0, 1.0)], dataset="pneumoniamnist"),
-        ]
-    )
-    table = claims.words_table(study(HELPS), study(HELPS), both).set_index("Claim")
-    row = table.loc["the penalty has to be tuned for each data set"]
-    assert row["Verdict"] == "reproduced"
-    assert row["Paper's network"] == "PneumoniaMNIST: 100; HAM10000: 1"
+def test_the_claims_of_one_study():
+    found = claims.judge(records(chest=study(HELPS)), "chest")
+    assert {judgement.claim.by["study"] for judgement in found} == {"chest"}
+    assert {judgement.claim.kind for judgement in found} == {"words"}
 
 
-@pytest.mark.parametrize("runs", [EMPTY, study(HELPS, seeds=1)], ids=["none", "one seed"])
-def test_everything_is_written_with_too_few_runs(runs):
-    words = claims.words_table(runs, runs, EMPTY)
-    assert set(words["Verdict"]) == {"cannot be known"}
-    alone = runs if runs.empty else runs[runs["model"] == "paper_cnn"]
-    numbers = claims.numbers_table(alone, alone)
-    assert claims.count_verdicts(numbers)["cannot be known"] == len(numbers)
-    assert "too few recorded runs" in claims.sentences(runs, runs, alone, alone, EMPTY)[2]
-    assert "need two seeds or more" in claims.summary(runs, alone, "chest")
-
-
-def test_every_published_table_number_is_on_the_claims_page():
-    table = claims.numbers_table(EMPTY, EMPTY)
-    stated = sum(number.source.startswith("Table") for number in published.NUMBERS)
-    assert len(table) == stated + len(published.SHIFTS)
-    assert sum(claims.count_verdicts(table).values()) == len(table)
-
-
-def test_sentences_say_what_the_intervals_say():
-    chest, skin = study(HELPS), study(HARMS)
-    first, second, third = claims.sentences(
-        chest,
-        skin,
-        *(runs[runs["model"] == "paper_cnn"] for runs in (chest, skin)),
-        grid([(1.0, 1.0, 1.0)], test_best=(100.0, 1.0, 1.0)),
-    )
-    assert "lowers the test cross-entropy by" in first.split(" on chest X-rays")[0]
-    assert "raises the test cross-entropy by" in first.split(" on chest X-rays")[1]
-    assert "(100 for chest, 100 for skin; published: 0.01)" in second
-    assert "would choose a weight of 100 on PneumoniaMNIST, where it lowers" in second
-    assert "of the 10 test numbers in Tables I to IV" in third
-
-
-def test_links_lead_to_figures_that_exist():
-    folder = Path(__file__).parents[1] / "notebooks"
-    table = pd.concat([claims.words_table(EMPTY, EMPTY, EMPTY), claims.numbers_table(EMPTY, EMPTY)])
-    targets = set(
-        re.findall(r'href="../notebooks/(\w+).html#([\w-]+)"', " ".join(table["Evidence"]))
-    )
-    assert targets
-    for notebook, anchor in targets:
-        cells = json.loads((folder / f"{notebook}.ipynb").read_text())["cells"]
-        names = [cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells]
-        assert anchor in names
-
-
-def test_verdicts_are_words_that_are_explained():
-    table = claims.words_table(study(HELPS), study(HARMS), grid([(1.0, 1.0, 1.0)]))
-    assert set(table["Verdict"]) <= set(verdicts.VERDICTS)
+def test_recorded_reads_what_every_rule_asks_for(tmp_path):
+    found = claims.recorded(tmp_path)
+    named = {claim.by["study"] for claim in LOAD if "study" in claim.by}
+    assert named <= set(found)
+    assert all(evidence.runs.empty for evidence in found.values())
+    assert isinstance(found["norms"].curves, pd.DataFrame)

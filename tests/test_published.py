@@ -5,9 +5,11 @@ from varreg import published
 
 def test_every_number_has_a_known_source_and_is_stated_once():
     sources = {*published.TABLES.values(), published.RELEASED_LOG}
-    places = [(n.experiment, n.method, n.split, n.metric, n.source) for n in published.NUMBERS]
+    numbers = (*published.NUMBERS, *published.SHOWN)
+    places = [(n.experiment, n.method, n.split, n.metric, n.source) for n in numbers]
     assert len(set(places)) == len(places)
     assert {number.source for number in published.NUMBERS} == sources
+    assert {number.source for number in published.SHOWN} == {published.RELEASED_BAR}
 
 
 def test_derived_changes_agree_with_the_tables():
@@ -33,19 +35,21 @@ def test_a_penalized_loss_is_put_on_the_scale_of_the_others():
     assert other.comparable == other.value
 
 
-def test_progress_bar_equals_the_metric_for_one_batch_only():
-    right = [1, 0, 0, 1]
-    assert published.progress_bar(right, 4) == 0.5
-    assert published.progress_bar(right, 2) == pytest.approx((0.5 + 0.5) / 2)
-    assert published.progress_bar([1, 1, 0], 2) == pytest.approx((1 + 2 / 3) / 2)
+def test_what_the_progress_bar_showed_is_found_by_its_source_only():
+    where = {"experiment": "chest", "method": "baseline", "metric": "accuracy"}
+    assert published.find(**where, source=published.RELEASED_BAR).value == 0.6473
+    assert published.RELEASED_BAR not in {number.source for number in published.select("chest")}
+
+
+def test_class_counts_add_up_to_those_of_the_download():
+    totals = {split: sum(counts) for split, counts in published.CHEST_IMAGES.items()}
+    assert totals == {"train": 5216, "val": 16, "test": 624}
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: published.select("brain"), "allowed are chest, skin"),
-        (lambda: published.progress_bar([]), "0 scores"),
-        (lambda: published.progress_bar([1], 0), "batches of 0"),
         (
             lambda: published.find("skin", "augmented", "loss", source=published.RELEASED_LOG),
             "states no test loss of the augmented skin model",

@@ -10,10 +10,11 @@ A claimed *direction* is judged by the paired difference over seeds. It is
 
 - ``reproduced`` when the 95 % interval lies wholly on the claimed side of zero,
 - ``not reproduced`` when the interval holds no improvement larger than :data:`MARGIN`,
-- ``undecided`` otherwise: more seeds would tell,
-- ``cannot be known`` with fewer than two pairs.
+- ``cannot be known`` otherwise: the interval holds both no change and one worth having, or there
+  are fewer than two pairs.
 
-A claim about *several* of these is ``reproduced`` when all are, ``partly`` when some are.
+A claim about *several* of these is ``reproduced`` when all are, ``partly`` when some are, ``not
+reproduced`` when none is, and ``cannot be known`` when none is and some cannot be known.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from varreg.statistics import PairedDifference, prediction_interval
 
 __all__ = ["MARGIN", "VERDICTS", "of_difference", "of_number", "phrase", "together"]
 
-VERDICTS = ("reproduced", "partly", "not reproduced", "undecided", "cannot be known")
+VERDICTS = ("reproduced", "partly", "not reproduced", "cannot be known")
 
 #: Smallest improvement worth having, in the unit of the metric: one point of accuracy, 0.01 of
 #: AUROC, cross-entropy or calibration error.
@@ -83,32 +84,27 @@ def of_difference(
     worst, best = sorted((direction * difference.low, direction * difference.high))
     if worst > 0:
         return "reproduced"
-    return "not reproduced" if best < margin else "undecided"
+    return "not reproduced" if best < margin else "cannot be known"
 
 
 def together(verdicts: Iterable[str]) -> str:
     """Verdict on a claim that consists of several.
 
-    Parts that cannot be known do not count, unless there is nothing else.
-
     Raises:
         ValueError: A word that is not one of :data:`VERDICTS`.
 
     Example:
-        >>> together(["reproduced", "not reproduced"]), together(["undecided", "not reproduced"])
-        ('partly', 'undecided')
+        >>> together(["reproduced", "cannot be known"])
+        'partly'
+        >>> together(["not reproduced", "cannot be known"]), together([])
+        ('cannot be known', 'cannot be known')
     """
-    words = list(verdicts)
-    if unknown := set(words) - set(VERDICTS):
+    words = set(verdicts)
+    if unknown := words - set(VERDICTS):
         raise ValueError(f"verdicts are {sorted(unknown)}: allowed are {', '.join(VERDICTS)}")
-    known = {word for word in words if word != "cannot be known"}
-    if not known:
-        return "cannot be known"
-    if len(known) == 1:
-        return known.pop()
-    if known & {"reproduced", "partly"}:
-        return "partly"
-    return "undecided"
+    if len(words) == 1:
+        return words.pop()
+    return "partly" if words & {"reproduced", "partly"} else "cannot be known"
 
 
 def phrase(difference: PairedDifference | None, what: str, digits: int = 3) -> str:

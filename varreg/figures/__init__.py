@@ -5,6 +5,22 @@ made from them), draws, and returns the figure; without rows it says so instead 
 a book can be built while a study is still running.
 """
 
+from varreg.figures.mechanics import (
+    block_shuffling,
+    choice_heat,
+    feature_scale,
+    lambda_trajectories,
+    sampling_noise,
+    search_places,
+)
+from varreg.figures.numbers import (
+    class_shift,
+    four_images,
+    half,
+    leakage,
+    progress_bar,
+    six_sevenths,
+)
 from varreg.figures.sensitivity import sensitivity_forest
 from varreg.figures.studies import (
     against_published,
@@ -25,16 +41,28 @@ __all__ = [
     "COLORS",
     "against_published",
     "auroc_curves",
+    "block_shuffling",
+    "choice_heat",
+    "class_shift",
     "combinations",
     "comparison",
+    "feature_scale",
     "forest",
+    "four_images",
     "front_page",
+    "half",
     "images",
+    "lambda_trajectories",
+    "leakage",
     "learning_curves",
     "pairs",
     "picks",
+    "progress_bar",
     "recall",
+    "sampling_noise",
+    "search_places",
     "sensitivity_forest",
+    "six_sevenths",
     "use_style",
     "weights",
 ]
