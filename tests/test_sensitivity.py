@@ -106,6 +106,24 @@ def test_what_is_not_recorded_is_left_out():
     assert row(sensitivity.effects(alone), CHOICE)["level_move"] is None
 
 
+def test_each_learning_rate_has_a_protocol_of_its_own():
+    runs = made_up()
+    found = sensitivity.effects(runs, rate="paper")
+    assert CHOICE not in set(found["choice"])
+    base = row(found, ambiguities.AS_RELEASED)
+    assert base["level"].mean == pytest.approx(values(runs, "chest", CHOICE, "baseline").mean())
+    (other,) = (
+        each
+        for each in ambiguities.ALTERNATIVES
+        if (each.experiment, each.choice) == ("chest", "contrast enhanced")
+    )
+    wanted = ambiguities.keys(other, "paper")
+    assert not set(wanted) & set(ambiguities.keys(other))
+    mine = runs[runs["key"].isin(wanted) & (runs["method"] == "baseline")].sort_values("seed")
+    moved = mine["test_cross_entropy"].to_numpy() - values(runs, "chest", CHOICE, "baseline")
+    assert row(found, "contrast enhanced")["level_move"].mean == pytest.approx(moved.mean())
+
+
 def test_printed_table_marks_what_stands_after_correction():
     found = sensitivity.effects(made_up(effect=0.0))
     printed = sensitivity.table(found)

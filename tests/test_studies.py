@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import pandas as pd
@@ -70,7 +71,7 @@ def of(study: str, **fields: object) -> list[RunSpec]:
         ("grid", 8 * 2 * 2 * 5 + 12 * 2 * 5),
         ("edges", 2 * 2 * 10),
         ("inert_lambda", 5 * 3 * 3),
-        ("ambiguities", (2 * (10 + 10) - 2) * 5),
+        ("ambiguities", (2 * (10 + 10) - 2 + 2 * (8 + 8) - 2) * 5),
     ],
 )
 def test_number_of_runs(recorded_grid, study, count):
@@ -167,8 +168,13 @@ def test_every_alternative_changes_what_it_says_and_nothing_else():
         "chest": ("chest_xray", None, 5, {"baseline": 25, "penalized": 30}),
         "skin": ("ham10000", "paper", 2, {"baseline": 10, "penalized": 10}),
     }
-    for alternative in ambiguities.ALTERNATIVES:
-        runs = [listed[key] for key in ambiguities.keys(alternative)]
+    for alternative, (name, rate) in itertools.product(
+        ambiguities.ALTERNATIVES, ambiguities.LEARNING_RATES.items()
+    ):
+        runs = [listed[key] for key in ambiguities.keys(alternative, name)]
+        if name == "paper" and alternative.topic == "learning rate":
+            assert not runs
+            continue
         assert {(run.method, run.seed) for run in runs} == {
             (method, seed) for method in ("baseline", "penalized") for seed in range(5)
         }
@@ -181,10 +187,10 @@ def test_every_alternative_changes_what_it_says_and_nothing_else():
                 "epochs": epochs[run.method],
                 **chest_paper.KERAS,
                 "size": 28,
+                "learning_rate": rate,
+                "equalize": False,
             }
-            changed = {name for name, value in expected.items() if getattr(run, name) != value} | (
-                {"equalize"} if run.equalize else set()
-            )
+            changed = {key for key, value in expected.items() if getattr(run, key) != value}
             # 25 epochs are what the released baseline has already.
             assert changed <= set(alternative.settings)
             assert changed or not set(alternative.settings) - {"epochs"}

@@ -29,12 +29,16 @@ DIFFERENCES = ("level_move", "effect", "effect_move")
 COLUMNS = ("experiment", "topic", "choice", "source", "seeds", "level", *DIFFERENCES)
 
 
-def effects(runs: pd.DataFrame, metric: str = "test_cross_entropy") -> pd.DataFrame:
+def effects(
+    runs: pd.DataFrame, metric: str = "test_cross_entropy", rate: str = "released"
+) -> pd.DataFrame:
     """What every alternative gives, and how far that is from the released protocol.
 
     Args:
         runs: Rows of the study ``ambiguities``; may be incomplete.
         metric: A column.
+        rate: Which of :data:`varreg.studies.ambiguities.LEARNING_RATES` all of them have, the
+            released protocol too.
 
     Returns:
         A row an alternative that has a seed with both methods, in the order of
@@ -51,7 +55,7 @@ def effects(runs: pd.DataFrame, metric: str = "test_cross_entropy") -> pd.DataFr
     rows = []
     released = {}
     for alternative in ALTERNATIVES:
-        own = _paired(runs, keys(alternative), metric)
+        own = _paired(runs, keys(alternative, rate), metric)
         if alternative.choice == AS_RELEASED:
             released[alternative.experiment] = own
         if len(own):
