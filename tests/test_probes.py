@@ -92,14 +92,15 @@ def test_norms_by_hand(small):
         epochs=2,
     )
     run = runs.train_run(spec)
-    if run.fit.best_epoch == 2:  # the weights kept are then those of the last look
-        with torch.inference_mode():
-            features = run.model.features(run.fit.scaling(data.val.images)).double().numpy()
-        last = details[-1]
-        assert last["feature_rms"] == pytest.approx(np.sqrt((features**2).mean()), rel=1e-5)
-        assert last["feature_variance"] == pytest.approx(features.var(0).mean(), rel=1e-5)
-        relative = features.var(0).mean() / (features**2).mean()
-        assert last["relative_variance"] == pytest.approx(relative, rel=1e-5)
+    assert run.fit.best_epoch == 2  # so the weights kept are those of the last look
+    with torch.inference_mode():
+        features = run.model.features(run.fit.scaling(data.val.images)).double().numpy()
+    last = details[-1]
+    assert last["feature_rms"] == pytest.approx(np.sqrt((features**2).mean()), rel=1e-5)
+    assert last["feature_variance"] == pytest.approx(features.var(0).mean(), rel=1e-5)
+    relative = features.var(0).mean() / (features**2).mean()
+    assert last["relative_variance"] == pytest.approx(relative, rel=1e-5)
+    assert last["head_norm"] == pytest.approx(run.model.head.weight.norm().item(), rel=1e-6)
 
 
 def test_carried_weights_go_on_from_where_they_were(small, monkeypatch):
