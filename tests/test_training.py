@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -28,7 +30,17 @@ from varreg.training import (
 )
 
 
-def train(dataset, *, weight=0.0, ratio=1.0, lambda_=1.0, model=None, seed=0, **settings) -> tuple:
+def train(
+    dataset,
+    *,
+    weight=0.0,
+    ratio=1.0,
+    lambda_=1.0,
+    model=None,
+    seed=0,
+    validate=True,
+    **settings,
+) -> tuple:
     torch.manual_seed(seed)
     if model is None:
         model = build(
@@ -37,8 +49,9 @@ def train(dataset, *, weight=0.0, ratio=1.0, lambda_=1.0, model=None, seed=0, **
             size=dataset.size,
             n_outputs=dataset.n_outputs,
         )
+    generator = torch.Generator().manual_seed(seed)
     criterion = VariancePenalizedLoss(
-        dataset.task, weight, ratio, lambda_, generator=torch.Generator().manual_seed(seed)
+        dataset.task, weight, ratio, lambda_, generator=generator, validate=validate
     )
     settings = {"epochs": 2, "batch_size": 16, "device": "cpu", "seed": seed} | settings
     return model, fit(model, dataset, criterion, **settings)
@@ -216,6 +229,24 @@ def test_images_that_do_not_fit_on_the_gpu_stay_on_the_host(make_dataset, monkey
         assert training.Source(data.train, as_device("cuda")).home == torch.device("cpu")
         _, fed = train(data, **settings)
     assert fed.history == resident.history
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("augment", [False, True])
+def test_no_step_waits_for_the_gpu(make_dataset, augment):
+    def waits(batch_size: int) -> int:
+        settings = {"validate": False, "device": "cuda", "augment": augment, "epochs": 1}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                train(make_dataset(), weight=0.1, ratio=0.2, batch_size=batch_size, **settings)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing" in str(each.message) for each in caught)
+
+    waits(8)  # combs and scaling are made once
+    assert waits(8) == waits(32)
 
 
 # ---------------------------------------------------------------- Adam, by hand
@@ -484,9 +515,12 @@ class Diverging(nn.Module):
 @pytest.mark.parametrize(
     ("at", "place"), [(1, "epoch 1, step 1"), (8, "epoch 2, step 2"), (6, "the end of epoch 1")]
 )
-def test_a_loss_that_is_not_finite_says_where_and_of_what(make_dataset, at, place):
+@pytest.mark.parametrize("validate", [True, False])
+def test_a_loss_that_is_not_finite_says_where_and_of_what(make_dataset, at, place, validate):
+    model = Diverging(at, "logits")
     with pytest.raises(NonFiniteLossError) as error:  # 4 steps and 2 validation batches an epoch
-        train(make_dataset(), model=Diverging(at, "logits"), weight=0.25, lambda_=0.5)
+        train(make_dataset(), model=model, weight=0.25, lambda_=0.5, validate=validate)
+    assert model.calls == (at if validate else {1: 4, 8: 10, 6: 6}[at])  # at once, or later
     message = str(error.value)
     assert f"the loss is nan at {place}" in message
     assert "cross-entropy nan x lambda 0.5, feature variance " in message
@@ -504,9 +538,28 @@ def test_features_that_are_not_finite_say_where(make_dataset, at, place, weight)
         train(make_dataset(), model=Diverging(at, "features"), weight=weight)
 
 
-def test_a_real_divergence_is_caught(make_dataset):
-    with pytest.raises(NonFiniteLossError, match=r"at epoch \d, step \d|the end of epoch \d"):
-        train(make_dataset(), weight=1.0, learning_rate=1e18, epochs=3)
+@pytest.mark.parametrize("batch_size", [7, 11, 16])
+def test_a_divergence_found_late_is_dated_as_one_found_at_once(make_dataset, batch_size):
+    settings = {"weight": 1.0, "learning_rate": 1e18, "epochs": 3, "batch_size": batch_size}
+    places = []
+    for validate in (True, False):
+        with pytest.raises(NonFiniteLossError) as error:
+            train(make_dataset(), validate=validate, **settings)
+        places.append(re.search(r"at (epoch \d, step \d+|the end of epoch \d)", str(error.value)))
+    assert places[0][1] == places[1][1]
+
+
+@pytest.mark.parametrize("at", [1, 8, 9])
+def test_the_step_of_a_divergence_where_a_last_sample_joined_a_batch(make_dataset, at):
+    with pytest.raises(NonFiniteLossError, match=f"at epoch 1, step {at}:"):
+        train(make_dataset(), model=Diverging(at, "logits"), batch_size=7, validate=False)
+
+
+def test_labels_that_are_no_class_are_refused_before_the_first_step(make_dataset):
+    data = make_dataset("multiclass")
+    data.val.labels[3] = data.n_outputs
+    with pytest.raises(ValueError, match=f"labels go from 0 to {data.n_outputs}"):
+        train(data, validate=False)
 
 
 # ---------------------------------------------------------------- what is refused

@@ -78,7 +78,7 @@ def _uniform(
         )
     share = count // len(generators)
     draws = [torch.rand(share, 3, generator=own, device=own.device) for own in generators]
-    return torch.cat(draws).to(device)
+    return torch.cat(draws).to(device, non_blocking=True)
 
 
 def equalize(images: Tensor) -> Tensor:

@@ -16,7 +16,13 @@ from tqdm import tqdm
 
 from varreg.augment import zoom_and_shift
 from varreg.features import FeatureTap
-from varreg.loss import LossParts, NonFiniteFeaturesError, Task, VariancePenalizedLoss
+from varreg.loss import (
+    LossParts,
+    NonFiniteFeaturesError,
+    Task,
+    VariancePenalizedLoss,
+    check_target,
+)
 from varreg.metrics import accuracy, auroc, classification_metrics
 
 if TYPE_CHECKING:
@@ -204,7 +210,10 @@ def fit(
     Args:
         model: Maps ``(N, C, ...)`` to logits ``(N, n_outputs)``.
         dataset: Its training split is learnt, its validation split monitored.
-        criterion: The loss; with ``variance_weight=0`` plain cross-entropy.
+        criterion: The loss; with ``variance_weight=0`` plain cross-entropy. A loss that is not
+            finite ends the training at its step with ``validate=True``, which waits for the
+            device at every step, else at the end of its epoch. The error names the step in
+            either case.
         epochs: Largest number of passes over the training split.
         batch_size: Samples a step, 2 or more.
         optimizer: ``"adam"``, ``"adamw"`` (decoupled weight decay) or ``"sgd"`` (no momentum).
@@ -284,20 +293,21 @@ def fit(
         for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=None if progress else True):
             model.train()
             criterion.train()
-            seen = _Running(criterion.task, len(train))
+            seen = _Running(criterion, len(train), batch_size)
             for step, chosen in enumerate(batches(len(train), batch_size, order, train.home), 1):
                 images, labels = train.take(chosen)
                 batch = scaling(images)
                 if augment:
                     batch = zoom_and_shift(batch, generator=jitter)
-                place = f"epoch {epoch}, step {step}"
                 with autocast:
                     logits = forward(batch).float()
-                    parts = _finite_loss(criterion, logits, labels, tap.take(), place)
+                    place = f"epoch {epoch}, step {step}"
+                    parts = _loss(criterion, logits, labels, tap.take(), place)
                 optimize.zero_grad(set_to_none=True)
                 parts.total.backward()
                 optimize.step()
                 seen.add(parts, logits, labels)
+            seen.check_finite(f"epoch {epoch}, step {{step}}")
             row = {"epoch": epoch, **seen.summary("train_")}
             model.eval()
             place = f"the end of epoch {epoch}, on the validation split"
@@ -538,8 +548,8 @@ class Rows:
 class _Running:
     """The metrics of an epoch, gathered batch by batch; each sample counts once."""
 
-    def __init__(self, task: Task, count: int) -> None:
-        self.task = task
+    def __init__(self, criterion: VariancePenalizedLoss, count: int, batch_size: int) -> None:
+        self.criterion, self.batch_size = criterion, batch_size
         self.logits, self.labels, self.parts = Rows(count), Rows(count), Rows(count)
 
     def add(self, parts: LossParts, logits: Tensor, labels: Tensor) -> None:
@@ -547,12 +557,22 @@ class _Running:
         self.logits.add(logits.detach())
         self.labels.add(labels)
 
+    def check_finite(self, place: str) -> None:
+        """Refuse an epoch with a loss that is NaN or infinite; waits for the device."""
+        broken = ~torch.isfinite(self.parts.rows).all(1).cpu()
+        if broken.any():
+            row = int(broken.nonzero()[0])
+            # A last batch of one joined the batch before it.
+            steps = (len(broken) - 2) // self.batch_size + 1
+            place = place.format(step=min(row // self.batch_size + 1, steps))
+            raise not_finite(self.criterion, *self.parts.rows[row].tolist(), place)
+
     def summary(self, prefix: str) -> dict[str, float]:
         means = self.parts.rows.cpu().double().mean(0)
         row = dict(zip(LossParts._fields, means.tolist(), strict=True))
         logits, labels = self.logits.rows.cpu(), self.labels.rows.cpu()
-        row["accuracy"] = accuracy(logits, labels, self.task)
-        row["auroc"] = auroc(logits, labels, self.task)
+        row["accuracy"] = accuracy(logits, labels, self.criterion.task)
+        row["auroc"] = auroc(logits, labels, self.criterion.task)
         return {prefix + name: value for name, value in row.items()}
 
 
@@ -567,29 +587,30 @@ def _validate(
     place: str,
 ) -> dict[str, float]:
     criterion.eval()
-    seen = _Running(criterion.task, len(source))
+    seen = _Running(criterion, len(source), batch_size)
     # Batches as large as in training, not as fit in memory: the feature variance is that within a
     # batch, and depends on its size.
     with torch.inference_mode(), autocast:
         for chosen in batches(len(source), batch_size, device=source.home):
             images, labels = source.take(chosen)
             logits = forward(scaling(images)).float()
-            parts = _finite_loss(criterion, logits, labels, tap.take(), place)
+            parts = _loss(criterion, logits, labels, tap.take(), place)
             seen.add(parts, logits, labels)
+    seen.check_finite(place)
     return seen.summary("val_")
 
 
-def _finite_loss(
+def _loss(
     criterion: VariancePenalizedLoss, logits: Tensor, labels: Tensor, features: Tensor, place: str
 ) -> LossParts:
-    """The loss of a batch, or an error that says where it broke and what it was made of."""
+    """The loss of a batch; where values are checked, finite or an error that says where."""
     try:
         parts = criterion(logits, labels, features)
     except NonFiniteFeaturesError as error:
         raise NonFiniteLossError(
             f"the feature variance is not finite at {place}: {error}"
         ) from error
-    if not torch.isfinite(parts.total):
+    if criterion.validate and not torch.isfinite(parts.total):
         raise not_finite(criterion, *(part.item() for part in parts), place)
     return parts
 
@@ -647,8 +668,8 @@ def check_settings(
     """Refuse what :func:`fit` cannot train with.
 
     Raises:
-        ValueError: If the criterion is for another task, a split is too small, or a setting is
-            outside its range.
+        ValueError: If the criterion is for another task, a split is too small or has a label
+            that is no class, or a setting is outside its range.
     """
     if criterion.task != dataset.task:
         raise ValueError(
@@ -661,6 +682,9 @@ def check_settings(
                 f"the {name} split of {dataset.name} holds {len(subset)} samples; a variance over "
                 "the batch needs 2 or more"
             )
+        # Once: no step has to wait for the device to look at its labels.
+        logits = torch.empty(()).expand(len(subset), dataset.n_outputs)
+        check_target(logits, subset.labels, dataset.task)
     check_training(epochs, batch_size, optimizer, learning_rate, patience, monitor, precision)
 
 
