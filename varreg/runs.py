@@ -472,7 +472,8 @@ def initial_model(spec: RunSpec, data: datasets.Dataset) -> nn.Module:
 def criterion_of(spec: RunSpec, task: Task) -> VariancePenalizedLoss:
     """The loss of a run, which draws features from the seed.
 
-    It never waits for a GPU: the training looks at an epoch's losses at its end.
+    It does not look at its values, which would wait for a GPU: the training looks at those of an
+    epoch at its end.
     """
     return VariancePenalizedLoss(
         task,
