@@ -34,7 +34,7 @@ from varreg.penalties import (
 from varreg.timing import interleaved, ratio_of_medians
 
 SETTINGS = {  # model: pixels, channels, batch, turns
-    "small_cnn": (28, 1, 128, 200),
+    "small_cnn": (28, 1, 128, 800),
     "resnet18": (64, 3, 32, 7),
     "paper_cnn": (224, 3, 32, 40),
 }
