@@ -19,7 +19,7 @@ from varreg.rules import RULES, Part, Records, read
 
 __all__ = ["KINDS", "STUDIES", "Claim", "Judgement", "judge", "load", "recorded", "stale"]
 
-KINDS = ("words", "number", "change", "figure")
+KINDS = ("words", "caveat", "number", "change", "figure")
 #: Every study and probe that a claim rests on.
 STUDIES = ("chest", "skin", "chest_paper", "skin_paper", "grid", "sampling", "norms")
 
@@ -40,6 +40,8 @@ class Claim:
         command: Records again what the verdict rests on.
         verdict: The locked verdict on the penalty as published.
         chosen: The locked second verdict, on the penalty with a chosen setting, if there is one.
+        of: For an improvement: the claim in words that it is the printed size of. The two are one
+            claim and have one verdict.
         by: Parameters of the rule.
     """
 
@@ -54,6 +56,7 @@ class Claim:
     command: str
     verdict: str
     chosen: str | None = None
+    of: str | None = None
     by: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -65,15 +68,19 @@ class Judgement:
         claim: The claim.
         parts: What was measured of the penalty as published.
         chosen: The same with a chosen setting; empty where the claim has no second verdict.
+        of: For an improvement: the judgement of the claim in words that it belongs to.
     """
 
     claim: Claim
     parts: tuple[Part, ...]
     chosen: tuple[Part, ...] = ()
+    of: Judgement | None = None
 
     @property
     def verdict(self) -> str:
         """On the penalty as published."""
+        if self.of is not None:
+            return self.of.verdict
         return verdicts.together(part.verdict for part in self.parts)
 
     @property
@@ -146,7 +153,9 @@ def _judge(claim: Claim, records: Records) -> Judgement:
         rests_on = [_judge(other, records) for other in load() if other.id in claim.by["claims"]]
         return Judgement(claim, *(_parts(rests_on, second) for second in both))
     rule = RULES[claim.rule]
-    return Judgement(claim, *(tuple(rule(records, second, **claim.by)) for second in both))
+    parts = (tuple(rule(records, second, **claim.by)) for second in both)
+    words = next((_judge(other, records) for other in load() if other.id == claim.of), None)
+    return Judgement(claim, *parts, of=words)
 
 
 def _parts(judgements: Sequence[Judgement], second: bool) -> tuple[Part, ...]:

@@ -47,6 +47,7 @@ __all__ = [
     "edges_summary",
     "edges_table",
     "every_draw",
+    "factor_text",
     "few_steps",
     "first_best",
     "halves",
@@ -480,6 +481,17 @@ def variance_parts(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns)
 
 
+def factor_text(log: Interval) -> str:
+    """A factor with its interval as printed, from those of its logarithm.
+
+    Example:
+        >>> factor_text(Interval(math.log(0.5), math.log(0.4), math.log(0.6), 5))
+        '0.50 [0.40, 0.60]'
+    """
+    mean, low, high = (_times(math.exp(value)) for value in (log.mean, log.low, log.high))
+    return f"{mean} [{low}, {high}]" if log.n > 1 else mean
+
+
 def variance_table(rows: pd.DataFrame) -> pd.DataFrame:
     """:func:`variance_parts` as printed: factors with 95 % intervals."""
     parts = variance_parts(rows)
@@ -487,10 +499,10 @@ def variance_table(rows: pd.DataFrame) -> pd.DataFrame:
         {
             "Network": [tables.MODEL_NAMES[name] for name in parts["model"]],
             "Weight": [f"{weight:g}" for weight in parts["variance_weight"]],
-            "Variance": [_factor(each) for each in parts["variance"]],
-            "= scale": [_factor(each) for each in parts["scale"]],
-            "\u00d7 shape": [_factor(each) for each in parts["shape"]],
-            "Squared norm of the head": [_factor(each) for each in parts["head"]],
+            "Variance": [factor_text(each) for each in parts["variance"]],
+            "= scale": [factor_text(each) for each in parts["scale"]],
+            "\u00d7 shape": [factor_text(each) for each in parts["shape"]],
+            "Squared norm of the head": [factor_text(each) for each in parts["head"]],
             "Share of the scale": [_share(row) for row in parts.itertuples()],
         }
     )
@@ -799,7 +811,12 @@ def edges_table(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     for row in edges(runs, metrics).itertuples():
         mine = runs[runs["model"] == row.model]
         levels = {
-            name: _interval(mean_interval(mine.loc[mine["method"] == name, row.metric]))
+            name: _interval(
+                mean_interval(
+                    mine.loc[mine["method"] == name, row.metric],
+                    within=tables.possible(row.metric),
+                )
+            )
             for name in (IN_PLACE, SHUFFLED)
         }
         printed.append(
@@ -855,11 +872,6 @@ def _shared(scores: np.ndarray) -> np.ndarray:
 
 def _interval(interval: Interval, *, signed: bool = False) -> str:
     return tables.interval_text(interval.mean, interval.low, interval.high, signed=signed)
-
-
-def _factor(log: Interval) -> str:
-    mean, low, high = (_times(math.exp(value)) for value in (log.mean, log.low, log.high))
-    return f"{mean} [{low}, {high}]" if log.n > 1 else mean
 
 
 def _times(value: float) -> str:

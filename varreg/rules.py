@@ -7,6 +7,7 @@ claim, one a comparison. :func:`varreg.verdicts.together` makes them the claim's
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,13 @@ import pandas as pd
 
 from varreg import published, verdicts
 from varreg.evidence import Evidence
-from varreg.statistics import PairedDifference, paired_difference
+from varreg.mechanics import details, factor_text, variance_parts
+from varreg.statistics import (
+    Interval,
+    PairedDifference,
+    paired_difference,
+    prediction_interval,
+)
 from varreg.tables import (
     DATASET_NAMES,
     METRIC_NAMES,
@@ -38,7 +45,20 @@ from varreg.tables import (
     with_gaps,
 )
 
-__all__ = ["MODELS", "RULES", "Part", "Records", "Rule", "changes", "printed", "read", "rules"]
+__all__ = [
+    "MODELS",
+    "RULES",
+    "Part",
+    "Records",
+    "Rule",
+    "change_text",
+    "changes",
+    "on_scale",
+    "printed",
+    "range_text",
+    "read",
+    "rules",
+]
 
 MODELS = ("paper_cnn", "small_cnn")
 #: Runs and curves by study; for a probe, its units and their details.
@@ -56,7 +76,8 @@ class Rule:
 
     Attributes:
         name: As the claims call it.
-        reproduced: When a part is reproduced.
+        reproduced: When a part is reproduced; where the same holds on the other side, the part is
+            contradicted.
         refuted: When it is not reproduced.
         unknown: When it cannot be known.
         margin: Smallest effect worth having, in the unit of what is compared.
@@ -115,13 +136,17 @@ def rules() -> dict[str, Rule]:
 
 
 def changes(runs: pd.DataFrame, metric: str, method: str, reference: str) -> np.ndarray:
-    """Change of each seed: points for an accuracy, percent of the reference for a loss.
+    """Change of each seed, on a scale on which no interval can leave what is possible.
 
     Args:
         runs: Rows of a ledger, of one data set and network.
         metric: ``"test_accuracy"`` or ``"test_cross_entropy"``.
         method: The method in question.
         reference: The method compared with.
+
+    Returns:
+        Points for an accuracy; for a loss the logarithm of the ratio, which
+        :func:`change_text` prints in percent.
     """
     if runs.empty:
         return np.array([])
@@ -129,10 +154,47 @@ def changes(runs: pd.DataFrame, metric: str, method: str, reference: str) -> np.
     if not {method, reference} <= set(wide.columns):
         return np.array([])
     wide = wide[[method, reference]].dropna()
-    change = wide[method] - wide[reference]
     if metric == "test_cross_entropy":
-        change = change / wide[reference]
-    return 100 * change.to_numpy()
+        return np.log(wide[method] / wide[reference]).to_numpy()
+    return 100 * (wide[method] - wide[reference]).to_numpy()
+
+
+def on_scale(shift: published.Shift) -> float:
+    """A printed change on the scale of :func:`changes`.
+
+    Example:
+        >>> halved = published.Shift("skin", "baseline", "penalized", "loss", -50.0, "")
+        >>> round(on_scale(halved), 3)
+        -0.693
+    """
+    return math.log1p(shift.value / 100) if shift.metric == "loss" else shift.value
+
+
+def change_text(found: Interval | None, relative: bool) -> str:
+    """An interval as printed; one of logarithms of ratios, ``relative``, in percent.
+
+    Example:
+        >>> halved = Interval(math.log(0.5), math.log(0.4), math.log(0.6), 5)
+        >>> print(change_text(halved, relative=True))
+        \u221250.0 [\u221260.0, \u221240.0]
+    """
+    if found is None:
+        return "\u2013"
+    ends = (found.mean, found.low, found.high)
+    if relative:
+        ends = tuple(100 * math.expm1(end) for end in ends)
+    return interval_text(*ends, 1, signed=True)
+
+
+def range_text(values: np.ndarray, relative: bool) -> str:
+    """Where the change of one further pair of runs is expected, as printed."""
+    if len(values) < 2:
+        return "\u2013"
+    interval = prediction_interval(values)
+    ends = (interval.low, interval.high)
+    if relative:
+        ends = tuple(100 * math.expm1(end) for end in ends)
+    return "{:+.1f} to {:+.1f}".format(*ends).replace("-", "\u2212")
 
 
 def printed(experiment: str, metric: str, reference: str) -> published.Shift | None:
@@ -176,9 +238,13 @@ def _change(
 ) -> list[Part]:
     column = "test_accuracy" if metric == "accuracy" else "test_cross_entropy"
     values = changes(_runs(records, f"{experiment}_paper"), column, method, reference)
-    word = verdicts.of_number(printed(experiment, metric, reference).value, values)
+    word = verdicts.of_number(on_scale(printed(experiment, metric, reference)), values, null=0)
     label = f"{METRIC_NAMES[column]}, {'points' if metric == 'accuracy' else '%'}"
-    return [_part(label, _mean(values), word, digits=1)]
+    relative = metric == "loss"
+    text = change_text(_mean(values), relative)
+    if len(values) > 1:
+        text += f"; one further pair {range_text(values, relative)}"
+    return [Part(label, text, len(values), word)]
 
 
 def _difference(
@@ -200,7 +266,7 @@ def _difference(
         size = printed(study, name, reference)
         if word == "reproduced" and size is not None:
             values = changes(mine, metric, method, reference)
-            if verdicts.of_number(size.value, values) == "not reproduced":
+            if verdicts.of_number(on_scale(size), values) == "not reproduced":
                 word = "partly"
         name = GAP_NAMES.get(metric) or METRIC_NAMES[metric]
         parts.append(_part(name, found, word, network=model))
@@ -270,24 +336,19 @@ def _overhead(records: Records, second: bool) -> list[Part]:
 
 
 def _stability(records: Records, second: bool, larger: Sequence[float]) -> list[Part]:
-    """Percent change of the features' variance at the last epoch, against weight 0."""
-    table = _joined(records, "norms")
-    if table.empty:
-        return []
-    last = table.loc[table.groupby("key")["epoch"].idxmax()]
+    """Factor on the features' variance at the last epoch, against weight 0."""
     weights = larger if second else [published.VARIANCE_WEIGHT]
-    measures = {"feature_variance": "variance", "relative_variance": "relative variance"}
+    measures = {"variance": "variance", "shape": "relative variance"}
+    least = -math.log1p(-rules()["stability"].margin)
+    norms = records.get("norms")
+    found = variance_parts(details(norms.runs, norms.curves) if norms else pd.DataFrame())
     parts = []
-    for weight, column, model in itertools.product(weights, measures, last["model"].unique()):
-        wide = last[last["model"] == model].pivot(
-            index="seed", columns="variance_weight", values=column
-        )
-        found = None
-        if {0.0, weight} <= set(wide.columns):
-            found = _mean((100 * (wide[weight] / wide[0.0] - 1)).dropna())
-        word = verdicts.of_difference(found, -1, 100 * rules()["stability"].margin)
-        label = f"{measures[column]}, %, weight {weight:g}"
-        parts.append(_part(label, found, word, digits=1, network=model))
+    for weight, column in itertools.product(weights, measures):
+        for row in found[found["variance_weight"] == weight].to_dict("records"):
+            log = row[column]
+            word = verdicts.of_difference(log, -1, least)
+            label = f"{measures[column]}, times that without, weight {weight:g}"
+            parts.append(Part(label, factor_text(log), log.n, word, MODEL_NAMES[row["model"]]))
     return parts
 
 

@@ -53,6 +53,7 @@ __all__ = [
     "of_model",
     "of_split",
     "pick_counts",
+    "possible",
     "published_table",
     "recalls",
     "setting_difference",
@@ -108,6 +109,19 @@ def better(metric: str) -> int:
     """
     lower = ("cross_entropy", "ece")
     return -1 if metric.startswith("gap_") or metric.endswith(lower) else 1
+
+
+def possible(metric: str) -> tuple[float, float]:
+    """Range that a metric cannot leave, and so its interval neither.
+
+    Example:
+        >>> possible("test_accuracy"), possible("val_cross_entropy"), possible("gap_accuracy")
+        ((0.0, 1.0), (0.0, inf), (-1.0, 1.0))
+    """
+    loss = metric.endswith("cross_entropy")
+    if metric.startswith("gap_"):
+        return (-math.inf, math.inf) if loss else (-1.0, 1.0)
+    return (0.0, math.inf) if loss or metric.endswith("feature_variance") else (0.0, 1.0)
 
 
 def with_gaps(runs: pd.DataFrame) -> pd.DataFrame:
@@ -239,7 +253,7 @@ def levels_table(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
             values = group[metric].dropna().to_numpy()
             if not values.size:
                 continue
-            interval = mean_interval(values)
+            interval = mean_interval(values, within=possible(metric))
             rows.append(
                 {
                     "Data": data_name(head["dataset"], head["split"], head["size"]),
@@ -376,7 +390,7 @@ def grid_means(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     for names, group in [] if runs.empty else runs.groupby([*GROUP, *SETTING], dropna=False):
         row = dict(zip([*GROUP, *SETTING], names, strict=True)) | {"n": len(group)}
         for metric in metrics:
-            interval = mean_interval(group[metric].to_numpy())
+            interval = mean_interval(group[metric].to_numpy(), within=possible(metric))
             row |= {
                 metric: interval.mean,
                 f"{metric}_low": interval.low,

@@ -137,7 +137,7 @@ def against_published(runs: pd.DataFrame, numbers: Sequence[Number]) -> Figure:
         for place, method in enumerate(methods):
             values = runs.loc[runs["method"] == method, column] if len(runs) else pd.Series()
             if len(values):
-                interval = mean_interval(values.to_numpy())
+                interval = mean_interval(values.to_numpy(), within=tables.possible(column))
                 ax.plot([interval.low, interval.high], [place, place], color=COLORS[method], lw=3)
                 ax.plot(interval.mean, place, "|", color=COLORS[method], ms=14, mew=3)
                 spread = place + 0.24 + np.zeros(len(values))
@@ -375,7 +375,7 @@ def recall(table: pd.DataFrame) -> Figure:
             mine = table[(table["class"] == name) & (table["method"] == method)]
             values = mine["recall"].dropna().to_numpy()
             if values.size:
-                interval = mean_interval(values)
+                interval = mean_interval(values, within=(0, 1))
                 y = place + shift
                 ax.plot([interval.low, interval.high], [y, y], color=COLORS[method], lw=2.5)
                 ax.plot(interval.mean, y, "o", color=COLORS[method], ms=6)
@@ -451,7 +451,8 @@ def _curve(
         ax.plot(wide.index, wide.to_numpy(), color=color, ls=style, lw=0.9, alpha=0.45)
     # Seeds that stopped early leave the mean: beyond that point it would be one of survivors.
     common = wide.dropna()
-    intervals = [mean_interval(values) for values in common.to_numpy()]
+    within = tables.possible(column)
+    intervals = [mean_interval(values, within=within) for values in common.to_numpy()]
     if seeds > 2:  # the interval of two values says nothing that the two lines do not
         low, high = [i.low for i in intervals], [i.high for i in intervals]
         ax.fill_between(common.index, low, high, color=color, alpha=0.15, lw=0)
@@ -463,7 +464,10 @@ def _weight_curve(
 ) -> None:
     grouped = runs.groupby("variance_weight")[column]
     present = [(x, step) for x, step in enumerate(steps) if step in grouped.groups]
-    intervals = [mean_interval(grouped.get_group(step).to_numpy()) for _, step in present]
+    within = tables.possible(column)
+    intervals = [
+        mean_interval(grouped.get_group(step).to_numpy(), within=within) for _, step in present
+    ]
     x = [place for place, _ in present]
     low, high = [i.low for i in intervals], [i.high for i in intervals]
     ax.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
