@@ -13,14 +13,19 @@ from varreg.statistics import PairedDifference
 from varreg.tables import (
     DATASET_NAMES,
     MODEL_NAMES,
+    SETTING,
     choices,
+    chosen,
     difference,
+    interval_text,
+    of_datasets,
     of_model,
+    setting_text,
     split_grid,
     with_gaps,
 )
 
-__all__ = ["sentences", "summary"]
+__all__ = ["choice", "sentences", "summary"]
 
 
 def summary(powered: pd.DataFrame, protocol: pd.DataFrame, experiment: str) -> str:
@@ -34,7 +39,7 @@ def summary(powered: pd.DataFrame, protocol: pd.DataFrame, experiment: str) -> s
     lines = [f"**Published numbers.** {_numbers_sentence({experiment: protocol})}"]
     for method, name in (
         ("penalized", "The published setting"),
-        ("tuned", "The weight chosen on validation"),
+        ("tuned", "The weight above zero that is best on validation"),
         ("augmented", "Augmentation, without a penalty,"),
     ):
         for model in MODELS:
@@ -52,6 +57,31 @@ def summary(powered: pd.DataFrame, protocol: pd.DataFrame, experiment: str) -> s
     if len(lines) == 1:
         lines.append("**Differences** need two seeds or more, and better ten.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def choice(grid: pd.DataFrame, dataset: str) -> str:
+    """What validation chooses on a data set where no penalty is a candidate, in a sentence.
+
+    Args:
+        grid: Rows of the study ``grid``.
+        dataset: Name of the data set.
+    """
+    wide, _ = split_grid(grid)
+    parts = []
+    for row in choices(of_datasets(wide, [dataset])).to_dict("records"):
+        text = f"{setting_text(*(row[name] for name in SETTING))} with the "
+        text += f"{MODEL_NAMES[row['model']]} ({row['picked']} of {row['seeds']} seeds agree"
+        lead = row["lead"]
+        if lead is not None:
+            found = interval_text(lead.mean, lead.low, lead.high, signed=True)
+            text += f"; its validation cross-entropy minus that of {row['second']}: {found}"
+        parts.append(f"{text})")
+    if not parts:
+        return "No grid search is recorded yet."
+    return (
+        "In the recorded grid search, where no penalty is a candidate as well, validation chooses "
+        f"{' and '.join(parts)}."
+    )
 
 
 def sentences(
@@ -87,9 +117,9 @@ def sentences(
     return (
         f"In its published setting, the penalty {effects('penalized')}, compared with the same "
         "network without it.",
-        f"With a weight chosen on validation data ({weights[0]} for chest, {weights[1]} for skin; "
-        f"published: {published.VARIANCE_WEIGHT:g}), it {effects('tuned')}"
-        f"{_hindsight_clause(grid, model)}.",
+        f"With the weight above zero that is best on validation data ({weights[0]} for chest, "
+        f"{weights[1]} for skin; published: {published.VARIANCE_WEIGHT:g}), it {effects('tuned')}"
+        f"{_free_clause(grid, model)}.",
         _numbers_sentence({"chest": chest_paper, "skin": skin_paper}),
     )
 
@@ -106,21 +136,17 @@ def _weight_text(runs: pd.DataFrame, model: str) -> str:
     return " or ".join(f"{weight:g}" for weight in sorted(tuned)) or "not yet chosen"
 
 
-def _hindsight_clause(grid: pd.DataFrame, model: str) -> str:
-    """What the best weight on the test images would have done, by which nobody may choose."""
+def _free_clause(grid: pd.DataFrame, model: str) -> str:
+    """What validation chooses where no penalty is a candidate."""
     wide, _ = split_grid(of_model(grid, model))
-    found = [row for row in choices(wide, wide).itertuples() if row.hindsight_gain]
-    if not found:
+    found = chosen(wide)
+    if found.empty:
         return ""
-    parts = ", and ".join(
-        f"{row.hindsight} on {DATASET_NAMES[row.dataset]}, where it "
-        f"{verdicts.phrase(row.hindsight_gain, 'the test cross-entropy')}"
-        for row in found
+    parts = " and ".join(
+        f"{setting_text(*(row[name] for name in SETTING))} on {DATASET_NAMES[row['dataset']]}"
+        for row in found.to_dict("records")
     )
-    return (
-        "; the test images themselves, by which nobody may choose, would choose a weight of "
-        f"{parts}"
-    )
+    return f"; free to choose no penalty as well, validation chooses {parts}"
 
 
 def _numbers_sentence(runs: Mapping[str, pd.DataFrame]) -> str:
