@@ -85,6 +85,14 @@ def test_weight_zero_stands_at_the_left_and_the_choice_is_marked(weight, place):
     assert ax.lines[-1].get_xdata()[0] == place
 
 
+def test_no_band_reaches_beyond_what_the_metric_can_be():
+    wide, _ = tables.split_grid(grid([(1.0, 1.0, 1.0)]))
+    wide["val_auroc"] = np.where(wide["seed"] == 0, 0.5, 1.0)  # the interval ends above 1
+    ax = figures.weights(wide, ["auroc"]).axes[0]
+    ends = np.concatenate([band.get_paths()[0].vertices[:, 1] for band in ax.collections])
+    assert ends.max() == 1.0
+
+
 @pytest.mark.parametrize(("best", "corner"), [((0.0, 1.0, 1.0), (1, 0)), ((0.1, 0.5, 2.0), (2, 4))])
 def test_the_box_marks_the_chosen_setting_no_penalty_in_the_first_row(best, corner):
     _, twelve = tables.split_grid(grid([best]))

@@ -624,8 +624,7 @@ def choices_summary(wide: pd.DataFrame, twelve: pd.DataFrame) -> str:
             lines.append(
                 f"**{name}**, on {data_name(row.dataset, row.split, row.size)} with the "
                 f"{MODEL_NAMES[row.model]}, validation chooses {setting}; {row.picked} of "
-                f"{row.seeds} seeds agree. What the other seeds choose, measured on each seed left "
-                f"out ({row.seeds} of them), "
+                f"{row.seeds} seeds agree. What the other seeds choose, on each seed left out, "
                 f"{verdicts.phrase(row.gain, 'the validation cross-entropy')} and "
                 f"{verdicts.phrase(row.test_gain, 'the test cross-entropy')}, against no penalty."
             )

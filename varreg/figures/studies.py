@@ -263,6 +263,7 @@ def combinations(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figur
     ax.set_ylabel("variance_weight,\nfeature_sampling_ratio")
     ax.set_xlabel("lambda")
     ax.tick_params(length=0)
+    ax.grid(visible=False)  # no penalty has no lambda of its own: empty cells stay empty
     for best in tables.chosen(runs, metric).itertuples():
         row = wide.index.get_loc((best.variance_weight, best.feature_sampling_ratio))
         place = (wide.columns.get_loc(best.lambda_), row)
@@ -465,7 +466,9 @@ def _weight_curve(
     present = [(x, step) for x, step in enumerate(steps) if step in grouped.groups]
     intervals = [mean_interval(grouped.get_group(step).to_numpy()) for _, step in present]
     x = [place for place, _ in present]
-    low, high = [i.low for i in intervals], [i.high for i in intervals]
+    # An interval of few seeds may reach beyond what the metric can be.
+    most = np.inf if column.endswith("cross_entropy") else 1.0
+    low, high = np.clip([(i.low, i.high) for i in intervals], 0.0, most).T
     ax.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
     ax.plot(x, [i.mean for i in intervals], marker=marker, color=color, ms=5.5)
 
