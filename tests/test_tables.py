@@ -125,7 +125,10 @@ def test_a_seed_that_lacks_a_setting_takes_no_part_in_the_choice():
     assert tables.chosen_weights(wide, ["pneumoniamnist"]) == {"paper_cnn": 0.0}
     stopped = wide[(wide["seed"] != 2) | (wide["variance_weight"] < 100)]
     assert tables.chosen_weights(stopped, ["pneumoniamnist"]) == {"paper_cnn": 1.0}
-    assert tables.choices(stopped)["seeds"].tolist() == [2]
+    (row,) = tables.choices(stopped).to_dict("records")
+    assert (row["seeds"], row["lead"].n, row["gain"].n) == (2, 2, 2)
+    (row,) = tables.hindsight(stopped).to_dict("records")
+    assert {row["seeds"], *(row[metric].n for metric in tables.HINDSIGHT_METRICS)} == {2}
     with pytest.raises(ValueError, match="seed 0 has a setting more than once"):
         tables.crossfit_difference(pd.concat([wide, wide]), "val_auroc", tables.NO_PENALTY)
 

@@ -573,8 +573,7 @@ def choices(runs: pd.DataFrame) -> pd.DataFrame:
     for row, other in zip(
         chosen(runs).to_dict("records"), by_accuracy.to_dict("records"), strict=True
     ):
-        # One split for each data set of the grid; it may be missing, and so equals nothing.
-        mine = runs[_matches(runs, row, ["dataset", "size", "model"])]
+        mine = _complete(runs, row)
         setting = tuple(row[name] for name in SETTING)
         rest = chosen(mine[~_matches(mine, row, SETTING)])
         second = tuple(rest[SETTING].iloc[0]) if len(rest) else None
@@ -648,12 +647,15 @@ def hindsight(wide: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for row in chosen(wide, HINDSIGHT_METRICS[0]).to_dict("records"):
-        mine = wide[_matches(wide, row, ["dataset", "size", "model"])]
-        scores = _scores(mine, HINDSIGHT_METRICS[0])
+        mine = _complete(wide, row)
         setting = tuple(row[name] for name in SETTING)
         rows.append(
             {name: row[name] for name in GROUP}
-            | {"weight": setting[0], "candidates": scores.shape[1], "seeds": len(scores)}
+            | {
+                "weight": setting[0],
+                "candidates": mine["variance_weight"].nunique(),
+                "seeds": mine["seed"].nunique(),
+            }
             | {
                 metric: setting_difference(mine, metric, setting, NO_PENALTY)
                 for metric in HINDSIGHT_METRICS
@@ -807,6 +809,13 @@ def _scores(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
             "set, split, size and network before you compare"
         )
     return runs.pivot(index="seed", columns=SETTING, values=metric).dropna()
+
+
+def _complete(runs: pd.DataFrame, row: Mapping[str, object]) -> pd.DataFrame:
+    """Rows of the data set and network of ``row``, of the seeds that have every setting."""
+    # One split for each data set of the grid; it may be missing, and so equals nothing.
+    mine = runs[_matches(runs, row, ["dataset", "size", "model"])]
+    return mine[mine["seed"].isin(_scores(mine, "val_cross_entropy").index)]
 
 
 def _scores_by_group(
