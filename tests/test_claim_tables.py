@@ -64,7 +64,7 @@ def test_both_verdicts_stand_in_the_row(judgements):
         if judgement.claim.id == "chest-accuracy"
     )
     assert line.count('class="verdict partly"') == 2
-    assert "<summary>weight chosen</summary>" in line
+    assert "<summary>best weight above 0</summary>" in line
 
 
 def test_the_rules_are_stated_once():

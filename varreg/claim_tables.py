@@ -235,7 +235,7 @@ def _row(judgement: Judgement) -> str:
 def _second_name(claim: Claim) -> str:
     """What the second verdict is about."""
     return {"stability": "larger weights", "overhead": "all features"}.get(
-        claim.rule, "weight chosen"
+        claim.rule, "best weight above 0"
     )
 
 

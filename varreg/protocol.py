@@ -73,8 +73,8 @@ OURS: Mapping[str, Ours] = {
     ),
     "penalized setting": Ours(
         tuple(SETTING),
-        small="the same, and a weight chosen on validation data with all features and the "
-        "cross-entropy as it is",
+        small="the same, and the weight above zero that is best on validation data, with all "
+        "features and the cross-entropy as it is",
         page=GRID_PAGE,
     ),
     "grid search": Ours(

@@ -99,7 +99,7 @@ class RunSpec:
         study: Folder of the ledger that records it.
         dataset: A name that :func:`varreg.datasets.load` knows.
         method: Row of the tables: ``"baseline"`` (no penalty), ``"penalized"``, ``"tuned"``
-            (penalized, with the weight that the study ``grid`` chose on validation) or
+            (penalized, with the best weight above zero of the study ``grid``) or
             ``"augmented"`` (zoom and shift, no penalty).
         seed: Initial weights, order of the samples, draw of features, augmentation.
         model: One of :data:`varreg.models.MODELS`.

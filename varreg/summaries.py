@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -13,14 +13,18 @@ from varreg.statistics import PairedDifference
 from varreg.tables import (
     DATASET_NAMES,
     MODEL_NAMES,
+    SETTING,
     choices,
     difference,
+    interval_text,
+    of_datasets,
     of_model,
+    setting_text,
     split_grid,
     with_gaps,
 )
 
-__all__ = ["sentences", "summary"]
+__all__ = ["choice", "sentences", "summary"]
 
 
 def summary(powered: pd.DataFrame, protocol: pd.DataFrame, experiment: str) -> str:
@@ -34,7 +38,7 @@ def summary(powered: pd.DataFrame, protocol: pd.DataFrame, experiment: str) -> s
     lines = [f"**Published numbers.** {_numbers_sentence({experiment: protocol})}"]
     for method, name in (
         ("penalized", "The published setting"),
-        ("tuned", "The weight chosen on validation"),
+        ("tuned", "The weight above zero that is best on validation"),
         ("augmented", "Augmentation, without a penalty,"),
     ):
         for model in MODELS:
@@ -52,6 +56,31 @@ def summary(powered: pd.DataFrame, protocol: pd.DataFrame, experiment: str) -> s
     if len(lines) == 1:
         lines.append("**Differences** need two seeds or more, and better ten.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def choice(grid: pd.DataFrame, dataset: str) -> str:
+    """What validation chooses on a data set where no penalty is a candidate, in a sentence.
+
+    Args:
+        grid: Rows of the study ``grid``.
+        dataset: Name of the data set.
+    """
+    wide, _ = split_grid(grid)
+    parts = []
+    for row in choices(of_datasets(wide, [dataset])).to_dict("records"):
+        text = f"{setting_text(*(row[name] for name in SETTING))} with the "
+        text += f"{MODEL_NAMES[row['model']]} ({row['picked']} of {row['seeds']} seeds agree"
+        lead = row["lead"]
+        if lead is not None:
+            found = interval_text(lead.mean, lead.low, lead.high, signed=True)
+            text += f"; its validation cross-entropy minus that of {row['second']}: {found}"
+        parts.append(f"{text})")
+    if not parts:
+        return "No grid search is recorded yet."
+    return (
+        "In the recorded grid search, where no penalty is a candidate as well, validation chooses "
+        f"{' and '.join(parts)}."
+    )
 
 
 def sentences(
@@ -87,9 +116,9 @@ def sentences(
     return (
         f"In its published setting, the penalty {effects('penalized')}, compared with the same "
         "network without it.",
-        f"With a weight chosen on validation data ({weights[0]} for chest, {weights[1]} for skin; "
-        f"published: {published.VARIANCE_WEIGHT:g}), it {effects('tuned')}"
-        f"{_hindsight_clause(grid, model)}.",
+        f"With the weight above zero that is best on validation data ({weights[0]} for chest, "
+        f"{weights[1]} for skin; published: {published.VARIANCE_WEIGHT:g}), it {effects('tuned')}"
+        f"{_free_clause(grid, model)}.",
         _numbers_sentence({"chest": chest_paper, "skin": skin_paper}),
     )
 
@@ -106,20 +135,19 @@ def _weight_text(runs: pd.DataFrame, model: str) -> str:
     return " or ".join(f"{weight:g}" for weight in sorted(tuned)) or "not yet chosen"
 
 
-def _hindsight_clause(grid: pd.DataFrame, model: str) -> str:
-    """What the best weight on the test images would have done, by which nobody may choose."""
+def _free_clause(grid: pd.DataFrame, model: str) -> str:
+    """What the grid search chooses, on seeds of its own, where no penalty is a candidate."""
     wide, _ = split_grid(of_model(grid, model))
-    found = [row for row in choices(wide, wide).itertuples() if row.hindsight_gain]
-    if not found:
+    parts = [
+        f"{setting_text(*(row[name] for name in SETTING))} on {DATASET_NAMES[row['dataset']]} "
+        f"({row['seeds']} seeds)"
+        for row in choices(wide).to_dict("records")
+    ]
+    if not parts:
         return ""
-    parts = ", and ".join(
-        f"{row.hindsight} on {DATASET_NAMES[row.dataset]}, where it "
-        f"{verdicts.phrase(row.hindsight_gain, 'the test cross-entropy')}"
-        for row in found
-    )
     return (
-        "; the test images themselves, by which nobody may choose, would choose a weight of "
-        f"{parts}"
+        "; free to choose no penalty as well, the grid search chooses by the same validation data "
+        f"{' and '.join(parts)}"
     )
 
 
@@ -129,17 +157,19 @@ def _numbers_sentence(runs: Mapping[str, pd.DataFrame]) -> str:
     for experiment, rows in runs.items():
         words["tables"] += list(numbers(rows, experiment)["Verdict"])
         words["log"] += list(numbers(rows, experiment, published.RELEASED_LOG)["Verdict"])
-    known = {
-        name: [word for word in found if word != "cannot be known"] for name, found in words.items()
-    }
-    if not known["tables"]:
-        return "The released protocol has too few recorded runs yet to judge the published numbers."
-    hits = {name: found.count("reproduced") for name, found in known.items()}
+    if all(rows.empty for rows in runs.values()):
+        return "The released protocol has no recorded runs yet to judge the published numbers by."
     tables = "Tables I to IV" if len(runs) > 1 else published.TABLES[next(iter(runs))]
-    waiting = len(words["tables"]) - len(known["tables"])
-    more = f" ({waiting} more wait for runs)" if waiting else ""
     return (
-        f"Re-running the released protocol reproduces {hits['tables']} of the "
-        f"{len(known['tables'])} test numbers in {tables}{more}, and {hits['log']} of the "
-        f"{len(known['log'])} that evaluate() returned in the released notebooks."
+        f"Of the {len(words['tables'])} test numbers in {tables}, re-running the released protocol "
+        f"{_counted(words['tables'])}; of the {len(words['log'])} that evaluate() returned in the "
+        f"released notebooks, it {_counted(words['log'])}."
+    )
+
+
+def _counted(words: Sequence[str]) -> str:
+    """How many of some verdicts say what."""
+    return (
+        f"reproduces {words.count('reproduced')}, does not reproduce "
+        f"{words.count('not reproduced')}, and cannot tell for {words.count('cannot be known')}"
     )
