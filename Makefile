@@ -70,13 +70,13 @@ nbval: $(INSTALLED) $(KERNEL_CONFIG)
 MEASURE := env -u OMP_NUM_THREADS -u OMP_WAIT_POLICY $(BIN)/python
 
 bench: $(INSTALLED) ## measure speed and memory beside peers; appends to results/benchmarks
-	@for question in $(BENCHMARKS); do $(MEASURE) benchmarks/$$question.py || exit 1; done
+	@for question in $(BENCHMARKS); do $(MEASURE) benchmarks/$$question.py $(ARGS) || exit 1; done
 
 bench-gpu: $(INSTALLED) ## the tests that need a GPU, and the benchmarks on it
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else \
 	  "make bench-gpu needs a CUDA device, and PyTorch finds none here; make bench measures the CPU")'
 	$(BIN)/python -m pytest -m cuda tests
-	@for question in $(BENCHMARKS); do $(MEASURE) benchmarks/$$question.py --device cuda || exit 1; done
+	@for question in $(BENCHMARKS); do $(MEASURE) benchmarks/$$question.py --device cuda $(ARGS) || exit 1; done
 
 serve: ## serve the built book on http://localhost:8000
 	@test -f $(HTML)/index.html || $(MAKE) book

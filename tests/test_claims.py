@@ -147,6 +147,9 @@ def test_figure_and_section_exist(claim):
 def test_commands_exist(claim):
     for command in claim.command.split(" && "):
         words = shlex.split(command)
+        if words[1].startswith("benchmarks/"):
+            assert (ROOT / words[1]).is_file()
+            continue
         assert words[:3] == ["python", "-m", "varreg"]
         _parser().parse_args(words[3:])
 

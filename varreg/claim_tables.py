@@ -250,7 +250,7 @@ def _parts_html(parts: Sequence[Part]) -> str:
         lines += [f"{head} {values[0]}"] if len(values) == 1 else [head, *values]
     seeds = sorted({part.n for part in parts})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    lines.append(f"<small>{count} seed{'s' * (count != '1')}</small>")
+    lines.append(f"<small>{count} {parts[0].unit}{'s' * (count != '1')}</small>")
     return "".join(f"<div>{line}</div>" for line in lines)
 
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 from varreg import verdicts
 from varreg.evidence import Evidence
-from varreg.ledger import Ledger
+from varreg.ledger import Ledger, default_results
 from varreg.rules import RULES, Part, Records, read
 
 __all__ = ["KINDS", "STUDIES", "Claim", "Judgement", "judge", "load", "recorded", "stale"]
 
 KINDS = ("words", "caveat", "number", "change", "figure")
-#: Every study and probe that a claim rests on.
-STUDIES = ("chest", "skin", "chest_paper", "skin_paper", "grid", "sampling", "norms")
+#: Every study and probe that a claim rests on; besides these, the benchmark ``overhead``.
+STUDIES = ("chest", "skin", "chest_paper", "skin_paper", "grid", "norms")
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,13 @@ def load() -> tuple[Claim, ...]:
 
 
 def recorded(results: str | None = None) -> dict[str, Evidence]:
-    """Read what is recorded of every study that a claim rests on.
+    """Read what is recorded of every study and benchmark that a claim rests on.
 
     Args:
         results: Folder of the ledgers; default: the recorded results.
     """
     ledgers = [Ledger(study, results) for study in STUDIES]
+    ledgers.append(Ledger("overhead", Path(results or default_results()) / "benchmarks"))
     return {
         ledger.study: Evidence(ledger.runs(), ledger.curves(), live=False) for ledger in ledgers
     }

@@ -326,7 +326,10 @@ def with_theory(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def sampling_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The probe ``sampling`` as printed, mean over seeds.
+    """The noise that the probe ``sampling`` found, as printed, mean over seeds.
+
+    Times of a step are those of the benchmark ``overhead``, see
+    :func:`varreg.cost.overhead_table`.
 
     Args:
         rows: Details of the probe, as from :func:`details`.
@@ -349,8 +352,6 @@ def sampling_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "Bias, at random / comb": f"{mean['bias']:.1f} / {mean['comb_bias']:.1f}"
                 if ratio < 1
                 else "\u2013",
-                "Step, released recipe": f"{mean['step_ratio']:.2f}",
-                "Step, this package": f"{mean['comb_step_ratio']:.2f}",
             }
         )
     return pd.DataFrame(printed)
@@ -372,10 +373,7 @@ def sampling_summary(rows: pd.DataFrame, ratio: float = FEATURE_SAMPLING_RATIO) 
             f"measurement are never more than {100 * off:.0f} % apart. The mean of the sampled "
             f"gradients is {theory['bias'].mean():.1f} of its own standard errors from the "
             f"gradient with all features, as a comb {theory['comb_bias'].mean():.1f} (about 1 is "
-            f"what chance gives). With the released recipe a step takes {one['step_ratio']:.2f} "
-            f"times as long as without the penalty, with all features "
-            f"{mean.loc[1.0, 'step_ratio']:.2f} times; with this package's "
-            f"{one['comb_step_ratio']:.2f} and {mean.loc[1.0, 'comb_step_ratio']:.2f} times."
+            f"what chance gives)."
         )
     return "\n".join(lines) or NOTHING
 

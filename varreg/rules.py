@@ -17,7 +17,7 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from varreg import published, verdicts
+from varreg import cost, published, verdicts
 from varreg.evidence import Evidence
 from varreg.mechanics import details, factor_text, variance_parts
 from varreg.statistics import (
@@ -101,6 +101,7 @@ class Part:
         n: Seeds, or pairs of them.
         verdict: What the rule says about it.
         network: Of which network, where there are several.
+        unit: What ``n`` counts.
     """
 
     label: str
@@ -108,6 +109,7 @@ class Part:
     n: int
     verdict: str
     network: str = ""
+    unit: str = "seed"
 
 
 @cache
@@ -314,31 +316,62 @@ def _own(records: Records, second: bool) -> list[Part]:
 
 
 def _sampling(records: Records, second: bool) -> list[Part]:
-    """Percent of a plain step that sampling saves."""
-    sampled = _added_time(records, published.FEATURE_SAMPLING_RATIO)
-    whole = _added_time(records, 1.0)
-    parts = []
-    for model, times in sampled.items():
-        found = _paired(times, whole.get(model))
-        word = verdicts.of_difference(found, -1, 100 * rules()["sampling"].margin)
-        parts.append(_part("time of a step, %", found, word, digits=1, network=model))
-    return parts
+    """Whether a step with the sampled penalty takes less time than one with all features."""
+    saving = -math.log1p(-rules()["sampling"].margin)
+    sampled, whole = cost.RELEASED[published.FEATURE_SAMPLING_RATIO], cost.RELEASED[1.0]
+
+    def judge(found: PairedDifference, noise: float) -> str:
+        word = verdicts.of_difference(found, -1, saving)
+        # A difference, or the lack of one, counts where the same step twice differs by less.
+        seen = saving if word == "not reproduced" else min(abs(found.low), abs(found.high))
+        return word if noise < seen else "cannot be known"
+
+    return _steps(records, sampled, whole, judge)
 
 
 def _overhead(records: Records, second: bool) -> list[Part]:
-    """Percent that the penalty adds to a step, against the margin."""
-    least = 100 * rules()["overhead"].margin
-    times = _added_time(records, 1.0 if second else published.FEATURE_SAMPLING_RATIO)
-    return [
-        _part(
-            "added to a step, %",
-            _mean(added),
-            verdicts.of_difference(_mean(added - least), 1, 0),
-            digits=1,
-            network=model,
-        )
-        for model, added in times.items()
-    ]
+    """Whether the penalty adds more to a step than the margin."""
+    least = math.log1p(rules()["overhead"].margin)
+    penalty = cost.RELEASED[1.0 if second else published.FEATURE_SAMPLING_RATIO]
+
+    def judge(found: PairedDifference, noise: float) -> str:
+        if found.low > max(least, noise):
+            return "reproduced"
+        return "not reproduced" if max(found.high, noise) < least else "cannot be known"
+
+    return _steps(records, penalty, cost.PLAIN, judge)
+
+
+def _steps(
+    records: Records,
+    penalty: str,
+    against: str,
+    judge: Callable[[PairedDifference, float], str],
+) -> list[Part]:
+    """Judge the ratio of two training steps, network by network, on the scale of logarithms.
+
+    ``judge`` is given the difference over recordings, and how far from none the interval of a
+    step reaches that is timed twice.
+    """
+    if "overhead" not in records:
+        return []
+    parts = []
+    devices = cost.grouped("overhead", records["overhead"].runs, records["overhead"].curves)
+    for each in devices:
+        label = f"times as long, {penalty} against {against}"
+        label += f", on {each.name}" * (len(devices) > 1)
+        twice = cost.step_ratios(each, cost.AGAIN)
+        for network, ratios in cost.step_ratios(each, penalty, against).items():
+            found = _mean(np.log(ratios.values))
+            same = _mean(np.log(twice[network].values)) if network in twice else None
+            text, word = ratios.text(), "cannot be known"
+            if found.n > 1:
+                low, high = np.exp([found.low, found.high])
+                text += f"; 95 % interval {low:.3f} to {high:.3f}"
+            if found.n > 1 and same is not None and same.n > 1:
+                word = judge(found, max(abs(same.low), abs(same.high)))
+            parts.append(Part(label, text, found.n, word, network, "recording"))
+    return parts
 
 
 def _stability(records: Records, second: bool, larger: Sequence[float]) -> list[Part]:
@@ -409,18 +442,6 @@ def _joined(records: Records, probe: str) -> pd.DataFrame:
     details = records[probe].curves
     names = [name for name in units.columns if name == "key" or name not in details.columns]
     return details.merge(units[names], on="key")
-
-
-def _added_time(records: Records, ratio: float) -> dict[str, pd.Series]:
-    """Percent that the penalty adds to a training step, by network; a value a seed."""
-    table = _joined(records, "sampling")
-    if table.empty:
-        return {}
-    mine = table[np.isclose(table["ratio"], ratio)]
-    return {
-        model: 100 * (group.set_index("seed")["step_ratio"] - 1)
-        for model, group in mine.groupby("model", sort=False)
-    }
 
 
 def _curve_gaps(records: Records, study: str, metric: str) -> dict[str, pd.Series]:

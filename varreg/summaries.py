@@ -157,8 +157,8 @@ def _numbers_sentence(runs: Mapping[str, pd.DataFrame]) -> str:
     for experiment, rows in runs.items():
         words["tables"] += list(numbers(rows, experiment)["Verdict"])
         words["log"] += list(numbers(rows, experiment, published.RELEASED_LOG)["Verdict"])
-    if all(rows.empty for rows in runs.values()):
-        return "The released protocol has no recorded runs yet to judge the published numbers by."
+    if set(words["tables"] + words["log"]) == {"cannot be known"}:
+        return "The released protocol has too few recorded runs yet to judge the published numbers."
     tables = "Tables I to IV" if len(runs) > 1 else published.TABLES[next(iter(runs))]
     return (
         f"Of the {len(words['tables'])} test numbers in {tables}, re-running the released protocol "
