@@ -79,9 +79,9 @@ def main() -> None:
                         "members": members,
                         "images_per_second_alone": round(count * epochs / median(alone)),
                         "images_per_second": round(count * epochs * members / median(own)),
-                        "gain": round(gain, 2),
-                        "low": round(low, 2),
-                        "high": round(high, 2),
+                        "gain": gain,
+                        "low": low,
+                        "high": high,
                         "turns": turns,
                     }
                 )

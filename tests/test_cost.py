@@ -117,6 +117,8 @@ def test_the_ends_of_a_bootstrap_are_never_shown(tmp_path):
         assert not set(text.replace("[", " ").split()) & {"77.7", "88.8"}
         assert "bootstrap" not in text
     assert "medians of 3 turns." in cost.source(found["ensemble"])
+    record(tmp_path, "ensemble", MADE["ensemble"](), note="x; medians of 3 turns")
+    assert cost.source(cost.read("ensemble", tmp_path)).count("medians of 3 turns") == 1
     assert "[" not in cost.overhead_table(found["overhead"]).to_string()
 
 

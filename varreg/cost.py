@@ -285,7 +285,7 @@ def source(recordings: Sequence[Recordings]) -> str:
     """
     lines = [
         f"*{each.name}, PyTorch {' and '.join(each.torch_versions)}: {_history(each)}.* "
-        + " ".join(f"{NOT_SHOWN.sub('', note).rstrip('.')}." for note in each.notes)
+        + " ".join(dict.fromkeys(f"{NOT_SHOWN.sub('', note).rstrip('.')}." for note in each.notes))
         for each in recordings
     ]
     return "\n\n".join(line.strip() for line in lines) or NOT_RECORDED
