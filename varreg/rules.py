@@ -434,16 +434,6 @@ def _runs(records: Records, study: str) -> pd.DataFrame:
     return records[study].runs if study in records else pd.DataFrame()
 
 
-def _joined(records: Records, probe: str) -> pd.DataFrame:
-    """Details of a probe with the settings of their units."""
-    units = _runs(records, probe)
-    if units.empty:
-        return units
-    details = records[probe].curves
-    names = [name for name in units.columns if name == "key" or name not in details.columns]
-    return details.merge(units[names], on="key")
-
-
 def _curve_gaps(records: Records, study: str, metric: str) -> dict[str, pd.Series]:
     """How far validation is behind training at the restored epoch, by method; a value a seed."""
     runs = _runs(records, study)
