@@ -11,7 +11,7 @@ from varreg.claim_tables import numbers
 from varreg.rules import MODELS
 from varreg.statistics import PairedDifference
 from varreg.tables import (
-    DATASET_NAMES,
+    METRIC_NAMES,
     MODEL_NAMES,
     SETTING,
     choices,
@@ -24,7 +24,7 @@ from varreg.tables import (
     with_gaps,
 )
 
-__all__ = ["choice", "sentences", "summary"]
+__all__ = ["answer", "choice", "summary"]
 
 
 def summary(powered: pd.DataFrame, protocol: pd.DataFrame, experiment: str) -> str:
@@ -83,72 +83,53 @@ def choice(grid: pd.DataFrame, dataset: str) -> str:
     )
 
 
-def sentences(
-    chest: pd.DataFrame,
-    skin: pd.DataFrame,
-    chest_paper: pd.DataFrame,
-    skin_paper: pd.DataFrame,
-    grid: pd.DataFrame,
-    model: str = "paper_cnn",
-) -> tuple[str, str, str]:
-    """The answer so far in three sentences, in words that follow from the data.
+def answer(
+    chest: pd.DataFrame, skin: pd.DataFrame, grid: pd.DataFrame, model: str = "paper_cnn"
+) -> dict[str, str]:
+    """The phrases that the front page is made of, which follow from the runs.
 
     Args:
         chest: Rows of the study of that name.
         skin: Rows of the study of that name, one split.
-        chest_paper: Rows of the study of that name.
-        skin_paper: Rows of the study of that name.
         grid: Rows of the study of that name.
-        model: The network that the first two sentences speak about.
+        model: The network that they speak about.
+
+    Returns:
+        ``published_*`` and ``augmentation_*`` for ``chest_loss``, ``chest_accuracy``,
+        ``skin_loss`` and ``skin_accuracy``: a verb phrase each. ``choice_chest`` and
+        ``choice_skin``: what validation chooses where no penalty is a candidate.
+
+    Example:
+        >>> answer(pd.DataFrame(), pd.DataFrame(), pd.DataFrame())["choice_chest"]
+        'nothing yet'
     """
-    parts = {"chest X-rays": chest, "skin lesions": skin}
-    weights = [_weight_text(runs, model) for runs in parts.values()]
-
-    def effects(method: str) -> str:
-        return " and ".join(
-            verdicts.phrase(
-                _difference(runs, model, "test_cross_entropy", method), "the test cross-entropy"
+    wide, _ = split_grid(of_model(grid, model))
+    said = {}
+    for name, runs, dataset in (("chest", chest, "pneumoniamnist"), ("skin", skin, "ham10000")):
+        for word, method in (("published", "penalized"), ("augmentation", "augmented")):
+            for short, metric in (("loss", "test_cross_entropy"), ("accuracy", "test_accuracy")):
+                found = _difference(runs, model, metric, method)
+                said[f"{word}_{name}_{short}"] = verdicts.phrase(
+                    found, f"the {METRIC_NAMES[metric]}"
+                )
+        settings = [
+            setting_text(*(row[field] for field in SETTING))
+            for row in choices(of_datasets(wide, [dataset])).to_dict("records")
+        ]
+        said[f"choice_{name}"] = (
+            " or ".join(
+                setting if setting == "no penalty" else f"a weight of {setting}"
+                for setting in settings
             )
-            + f" on {name}"
-            for name, runs in parts.items()
+            or "nothing yet"
         )
-
-    return (
-        f"In its published setting, the penalty {effects('penalized')}, compared with the same "
-        "network without it.",
-        f"With the weight above zero that is best on validation data ({weights[0]} for chest, "
-        f"{weights[1]} for skin; published: {published.VARIANCE_WEIGHT:g}), it {effects('tuned')}"
-        f"{_free_clause(grid, model)}.",
-        _numbers_sentence({"chest": chest_paper, "skin": skin_paper}),
-    )
+    return said
 
 
 def _difference(
     runs: pd.DataFrame, model: str, metric: str, method: str, reference: str = "baseline"
 ) -> PairedDifference | None:
     return difference(with_gaps(of_model(runs, model)), metric, method, reference)
-
-
-def _weight_text(runs: pd.DataFrame, model: str) -> str:
-    mine = of_model(runs, model)
-    tuned = [] if mine.empty else mine.loc[mine["method"] == "tuned", "variance_weight"].unique()
-    return " or ".join(f"{weight:g}" for weight in sorted(tuned)) or "not yet chosen"
-
-
-def _free_clause(grid: pd.DataFrame, model: str) -> str:
-    """What the grid search chooses, on seeds of its own, where no penalty is a candidate."""
-    wide, _ = split_grid(of_model(grid, model))
-    parts = [
-        f"{setting_text(*(row[name] for name in SETTING))} on {DATASET_NAMES[row['dataset']]} "
-        f"({row['seeds']} seeds)"
-        for row in choices(wide).to_dict("records")
-    ]
-    if not parts:
-        return ""
-    return (
-        "; free to choose no penalty as well, the grid search chooses by the same validation data "
-        f"{' and '.join(parts)}"
-    )
 
 
 def _numbers_sentence(runs: Mapping[str, pd.DataFrame]) -> str:
