@@ -10,7 +10,14 @@ from torch import Tensor
 
 from varreg.loss import Task, check_target
 
-__all__ = ["METRICS", "accuracy", "auroc", "classification_metrics", "expected_calibration_error"]
+__all__ = [
+    "METRICS",
+    "accuracy",
+    "auroc",
+    "classification_metrics",
+    "cross_entropy",
+    "expected_calibration_error",
+]
 
 METRICS = ("cross_entropy", "accuracy", "auroc", "balanced_accuracy", "ece", "recall")
 
@@ -47,21 +54,23 @@ def classification_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[s
     logits, labels = logits.detach().double().cpu(), labels.cpu()
     if not torch.isfinite(logits).all():
         raise ValueError("logits hold NaN or infinite values; the model has diverged")
-    if task == "multiclass":
-        labels = labels.flatten().long()
-        cross_entropy = F.cross_entropy(logits, labels)
-    else:
-        labels = labels.double().view_as(logits)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, labels)
+    labels = labels.flatten() if task == "multiclass" else labels.view_as(logits)
     recall = _recall(logits, labels, task)
     return {
-        "cross_entropy": cross_entropy.item(),
+        "cross_entropy": cross_entropy(logits, labels, task),
         "accuracy": accuracy(logits, labels, task),
         "auroc": auroc(logits, labels, task),
         "balanced_accuracy": _mean(recall),
         "ece": expected_calibration_error(logits, labels, task),
         "recall": recall,
     }
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, task: Task) -> float:
+    """Mean cross-entropy in nats, not scaled; multi-label: over all labels."""
+    if task == "multiclass":
+        return F.cross_entropy(logits, labels.flatten().long()).item()
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits).view_as(logits)).item()
 
 
 def accuracy(logits: Tensor, labels: Tensor, task: Task) -> float:
