@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from varreg import verdicts
+from varreg import evidence, verdicts
 from varreg.evidence import Evidence
-from varreg.ledger import Ledger
 from varreg.rules import RULES, Part, Records, read
 
 __all__ = ["KINDS", "STUDIES", "Claim", "Judgement", "judge", "load", "recorded", "stale"]
@@ -101,10 +100,7 @@ def recorded(results: str | None = None) -> dict[str, Evidence]:
     Args:
         results: Folder of the ledgers; default: the recorded results.
     """
-    ledgers = [Ledger(study, results) for study in STUDIES]
-    return {
-        ledger.study: Evidence(ledger.runs(), ledger.curves(), live=False) for ledger in ledgers
-    }
+    return {study: evidence.recorded(study, results) for study in STUDIES}
 
 
 def judge(records: Records, study: str | None = None) -> list[Judgement]:

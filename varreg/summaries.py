@@ -136,10 +136,10 @@ def _numbers_sentence(runs: Mapping[str, pd.DataFrame]) -> str:
         return "The released protocol has too few recorded runs yet to judge the published numbers."
     hits = {name: found.count("reproduced") for name, found in known.items()}
     tables = "Tables I to IV" if len(runs) > 1 else published.TABLES[next(iter(runs))]
-    waiting = len(words["tables"]) - len(known["tables"])
-    more = f" ({waiting} more wait for runs)" if waiting else ""
+    left = {name: len(words[name]) - len(found) for name, found in known.items()}
+    more = {name: f" ({count} more wait for runs)" if count else "" for name, count in left.items()}
     return (
         f"Re-running the released protocol reproduces {hits['tables']} of the "
-        f"{len(known['tables'])} test numbers in {tables}{more}, and {hits['log']} of the "
-        f"{len(known['log'])} that evaluate() returned in the released notebooks."
+        f"{len(known['tables'])} test numbers in {tables}{more['tables']}, and {hits['log']} of "
+        f"the {len(known['log'])} that evaluate() returned in the released notebooks{more['log']}."
     )
