@@ -11,6 +11,7 @@ from synthetic_numbers import leakage, predictions, temperatures, thresholds
 
 from varreg import explained, published
 from varreg.explained.words import listed
+from varreg.statistics import paired_difference
 
 RUNS, DETAILS = predictions()
 CHEST = explained.images(RUNS, DETAILS, "chest_paper")
@@ -527,6 +528,30 @@ def test_changed_predictions_are_counted_one_by_one():
     assert mixed == found
     assert explained.changed_by_penalty(SKIN, "augmented") == {}
     assert explained.changed_by_penalty(NO_IMAGES) == {}
+    table = explained.changed_table({"chest": NO_IMAGES, "skin": SKIN})
+    assert table["Data"].tolist() == ["skin"]
+    assert table["Predictions that the penalty changes"].tolist() == [changed]
+
+
+@pytest.mark.parametrize(
+    ("loss", "auroc", "words"),
+    [
+        ((-0.1, 0.001), (0.0, 0.1), "helps:"),
+        ((0.1, 0.001), (0.0, 0.1), "makes the model worse:"),
+        ((0.0, 0.1), (-0.1, 0.001), "makes the model worse:"),
+        ((-0.1, 0.001), (-0.1, 0.001), "helps in one thing and hurts in another:"),
+        ((0.0, 0.1), (0.0, 0.1), "makes no clear difference:"),
+    ],
+)
+def test_plain_words_follow_from_the_intervals(loss, auroc, words):
+    def change(mean, spread):
+        return paired_difference([mean - spread, mean, mean + spread], [0, 0, 0])
+
+    text = explained.in_plain_words({"cross_entropy": change(*loss), "auroc": change(*auroc)})
+    assert text.startswith(f"Here the penalty {words} it ")
+    assert ("does not measurably change cross-entropy" in text) == (loss[0] == 0)
+    single = explained.in_plain_words({"auroc": paired_difference([1.0], [0.5])})
+    assert "cannot tell an effect from luck" in single
 
 
 def test_the_effect_of_a_temperature_is_paired_by_seed():

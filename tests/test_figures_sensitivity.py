@@ -57,8 +57,8 @@ def test_a_choice_that_changes_nothing_is_grey_and_says_so():
     found = sensitivity.effects(repeated(made_up(), "25 for both", ambiguities.AS_RELEASED))
     left, *_ = figures.sensitivity_forest(found).axes
     place = found["choice"].tolist().index("25 for both")
-    label = left.get_yticklabels()[place].get_text().replace("\n", " ")
-    assert label == f"epochs: 25 for both ({sensitivity.SAME})"
+    (said,) = left.texts
+    assert (said.get_text(), said.xy[1]) == (sensitivity.SAME, place)
     (mark,) = (
         line for line in left.lines if line.get_marker() == "o" and line.get_ydata()[0] == place
     )

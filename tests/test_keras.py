@@ -119,8 +119,8 @@ def test_the_released_skin_accuracy_is_that_of_keras(keras):
     for mine in (np.arange(100), np.flatnonzero(~above)):
         _, found = model.evaluate(chance[mine], truth[mine], verbose=0)
         ours = explained.released_accuracy(chance[mine], labels[mine])
-        assert found == pytest.approx(ours, abs=1e-6)
-    assert found == pytest.approx(6 / 7, abs=1e-6)
+        assert found == pytest.approx(ours, abs=2e-6)
+    assert found == pytest.approx(6 / 7, abs=2e-6)
 
 
 @pytest.mark.parametrize("kind", ["every image pneumonia", "every image normal", "one model"])
@@ -128,7 +128,7 @@ def test_the_area_of_one_output_is_that_of_keras(keras, kind):
     chance = probabilities(kind)
     metric = keras.metrics.AUC(name="auc")
     metric.update_state(LABELS[:, None], chance[:, None])
-    assert keras_auc(chance, LABELS) == pytest.approx(float(metric.result()), abs=1e-6)
+    assert keras_auc(chance, LABELS) == pytest.approx(float(metric.result()), abs=2e-6)
 
 
 def test_the_area_of_one_hot_labels_is_that_of_keras_after_every_batch(keras):
@@ -142,7 +142,7 @@ def test_the_area_of_one_hot_labels_is_that_of_keras_after_every_batch(keras):
         metric.update_state(labels[mine], chance[mine])
         so_far = slice(0, mine.stop)
         expected = float(metric.result())
-        assert keras_auc(chance[so_far], labels[so_far]) == pytest.approx(expected, abs=1e-6)
+        assert keras_auc(chance[so_far], labels[so_far]) == pytest.approx(expected, abs=2e-6)
 
 
 def test_the_area_of_one_class_is_that_of_keras(keras):

@@ -376,6 +376,12 @@ PROTOCOL: tuple[Topic, ...] = (
         "compared, at a threshold of 0.5",
     ),
     Topic(
+        "AUC, skin",
+        UNKNOWN,
+        "Keras's AUC() with its defaults: labels and probabilities of all classes in one list, a "
+        "micro average, at 200 thresholds",
+    ),
+    Topic(
         "loss",
         "the total of each model, compared as it is",
         "the same: half a cross-entropy plus a small penalty beside a whole one",

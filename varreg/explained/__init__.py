@@ -46,6 +46,8 @@ from varreg.explained.data import (
 )
 from varreg.explained.facts import (
     changed_by_penalty,
+    changed_table,
+    in_plain_words,
     temperature_effect,
     temperature_phrase,
     temperature_table,
@@ -90,6 +92,7 @@ __all__ = [
     "bars_table",
     "by_lesion",
     "changed_by_penalty",
+    "changed_table",
     "compatible",
     "compatible_table",
     "constant_loss",
@@ -105,6 +108,7 @@ __all__ = [
     "half_sentence",
     "images",
     "implied_recalls",
+    "in_plain_words",
     "keras_bar_auc",
     "largest_disagreement",
     "leakage_sentence",

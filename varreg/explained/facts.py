@@ -8,10 +8,17 @@ import numpy as np
 import pandas as pd
 
 from varreg import tables, verdicts
-from varreg.explained.words import capital
+from varreg.explained.words import capital, listed
 from varreg.statistics import PairedDifference, paired_difference
 
-__all__ = ["changed_by_penalty", "temperature_effect", "temperature_phrase", "temperature_table"]
+__all__ = [
+    "changed_by_penalty",
+    "changed_table",
+    "in_plain_words",
+    "temperature_effect",
+    "temperature_phrase",
+    "temperature_table",
+]
 
 
 def changed_by_penalty(
@@ -46,6 +53,57 @@ def changed_by_penalty(
         "changed": int((first.argmax(1) != second.argmax(1)).sum()),
         "largest": float(np.abs(first - second).max()),
     }
+
+
+def changed_table(tables_: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """:func:`changed_by_penalty` as printed, a row a data set.
+
+    Args:
+        tables_: Name of the data -> as from :func:`images`.
+    """
+    rows = []
+    for name, table in tables_.items():
+        found = changed_by_penalty(table)
+        if found:
+            rows.append(
+                {
+                    "Data": name,
+                    "Test images": f"{found['images']:,}",
+                    "Predictions that the penalty changes": found["changed"],
+                    "Largest change of a probability": f"{found['largest']:.4f}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def in_plain_words(changes: Mapping[str, PairedDifference]) -> str:
+    """Whether a penalty helps, in words that follow from the intervals.
+
+    Args:
+        changes: Metric, as in ``"auroc"`` -> with the penalty minus without it.
+
+    Example:
+        >>> worse = paired_difference([0.80, 0.81, 0.79], [0.90, 0.91, 0.90])
+        >>> print(in_plain_words({"auroc": worse}).partition(" (")[0])
+        Here the penalty makes the model worse: it lowers AUROC by 0.103
+    """
+    if any(change.n < 2 for change in changes.values()):
+        return "One pair of models cannot tell an effect from luck: try more seeds."
+    # Ends of the interval, seen from the side that is better.
+    ends = [
+        sorted((tables.better(name) * change.low, tables.better(name) * change.high))
+        for name, change in changes.items()
+    ]
+    helps, hurts = any(low > 0 for low, _ in ends), any(high < 0 for _, high in ends)
+    verdict = {
+        (True, False): "helps",
+        (False, True): "makes the model worse",
+        (True, True): "helps in one thing and hurts in another",
+        (False, False): "makes no clear difference",
+    }[helps, hurts]
+    names = {name: tables.METRIC_NAMES[f"test_{name}"].removeprefix("test ") for name in changes}
+    phrases = [verdicts.phrase(change, names[name]) for name, change in changes.items()]
+    return f"Here the penalty {verdict}: it {listed(phrases)}."
 
 
 def temperature_effect(

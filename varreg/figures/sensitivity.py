@@ -79,6 +79,10 @@ def _panel(ax: Axes, group: pd.DataFrame, column: str, color: str) -> None:
             ax.axvspan(found.low, found.high, color=IDLE, alpha=0.25, lw=0, zorder=0)
         ax.plot([found.low, found.high], [place, place], color=tint, lw=2.5, zorder=2)
         ax.plot(found.mean, place, "o", color=tint, ms=7, mfc="white" if released else tint)
+        if row["same_as"] and column == "level_move":
+            said = SAME if row["same_as"] == AS_RELEASED else f"as {row['same_as']}"
+            at = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+            ax.annotate(said, (found.mean, place), fontsize="small", color="#666666", **at)
     ax.margins(x=0.08)
     ax.set_ylim(len(group) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
@@ -86,6 +90,4 @@ def _panel(ax: Axes, group: pd.DataFrame, column: str, color: str) -> None:
 
 def _label(row: dict[str, object]) -> str:
     text = row["choice"] if row["choice"] == AS_RELEASED else f"{row['topic']}: {row['choice']}"
-    if row["same_as"]:
-        text += f" ({SAME if row['same_as'] == AS_RELEASED else 'as ' + row['same_as']})"
     return "\n".join(textwrap.wrap(str(text), 30))
