@@ -119,8 +119,8 @@ def test_the_released_skin_accuracy_is_that_of_keras(keras):
     for mine in (np.arange(100), np.flatnonzero(~above)):
         _, found = model.evaluate(chance[mine], truth[mine], verbose=0)
         ours = explained.released_accuracy(chance[mine], labels[mine])
-        assert found == pytest.approx(ours, abs=2e-6)
-    assert found == pytest.approx(6 / 7, abs=2e-6)
+        assert found == pytest.approx(ours, abs=1e-6)
+    assert found == pytest.approx(6 / 7, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["every image pneumonia", "every image normal", "one model"])
