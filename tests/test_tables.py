@@ -66,6 +66,45 @@ def test_published_table_judges_each_number_by_the_right_runs():
     assert by.loc[("augmented", "accuracy"), "verdict"] == "cannot be known"
 
 
+def test_a_number_of_a_log_is_compared_with_its_own_quantity_alone():
+    runs = study({"baseline": 0.0, "penalized": 0.0}, models=["paper_cnn"], test_auroc=0.9447)
+    numbers = published.select("skin", source=published.RELEASED_LOG)
+    by = tables.against_published(runs, numbers).set_index(["method", "metric"])
+    area = by.loc[("baseline", "auroc")]
+    # A mean over classes is not a micro average, however close.
+    assert (area["n"], area["verdict"]) == (0, "cannot be known")
+    assert np.isnan(area["mean"])
+    assert by.loc[("penalized", "accuracy"), "verdict"] == "cannot be known"
+    assert by.loc[("baseline", "accuracy"), "n"] == 5
+
+    first = runs["seed"] == 0
+    runs["test_keras_auc"] = np.where(first, 0.9, np.nan)
+    one = tables.against_published(runs, numbers).set_index(["method", "metric"])
+    area = one.loc[("baseline", "auroc")]
+    assert (area["mean"], area["n"], area["verdict"]) == (0.9, 1, "cannot be known")
+
+    runs["test_keras_auc"] = 0.94 + 0.005 * runs["seed"]
+    every = tables.against_published(runs, numbers).set_index(["method", "metric"])
+    area = every.loc[("baseline", "auroc")]
+    assert (area["n"], area["verdict"]) == (5, "reproduced")
+
+
+def test_a_number_of_the_paper_is_judged_as_what_it_is_called():
+    runs = study({"baseline": 0.0, "penalized": 0.0}, models=["paper_cnn"])
+    runs["test_bar_accuracy"] = np.where(runs["seed"] < 2, 0.3 + 0.1 * runs["seed"], np.nan)
+    numbers = published.select("chest", source="Tables I and II")
+    row_ = tables.against_published(runs, numbers).iloc[0]
+    assert row_["mean"] == pytest.approx(
+        runs.loc[runs["method"] == "baseline", "test_accuracy"].mean()
+    )
+    assert (row_["same"], row_["same_n"]) == (pytest.approx(0.35), 2)
+    printed = tables.published_table(runs, numbers)
+    assert printed["Measured as it was (runs)"].tolist()[:2] == ["0.350 (2)", "\u2013"]
+    assert printed["Definition"].tolist() == [number.definition for number in numbers]
+    without = tables.published_table(runs.drop(columns="test_bar_accuracy"), numbers)
+    assert "Measured as it was (runs)" not in without
+
+
 def test_tables_without_runs_say_so():
     numbers = published.select("skin")
     assert set(tables.published_table(EMPTY, numbers)["Verdict"]) == {"cannot be known"}

@@ -74,7 +74,8 @@ def shifts(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
         experiment: ``"chest"`` or ``"skin"``.
 
     Returns:
-        The columns of :func:`numbers`, with *In range* for the verdict.
+        The columns of :func:`numbers`, with *In range* for the verdict, and without the values that
+        are measured as the published were.
     """
     rows = []
     for shift in published.SHIFTS:
@@ -88,6 +89,7 @@ def shifts(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
             {
                 "Model": shift.method,
                 "Number": f"{shift.metric}, change from {shift.reference}",
+                "Definition": _shift_definition(shift),
                 "Published": _change_text(shift.value, shift.metric),
                 "On one scale": _change_text(_fair(shift), shift.metric),
                 "Recorded": change_text(mean_interval(values) if values.size else None, relative),
@@ -218,7 +220,8 @@ def _row(judgement: Judgement) -> str:
         )
     cells = (
         f"{html.escape(claim.text)}<div><small>{html.escape(claim.place)}</small></div>",
-        f"{html.escape(published_text(claim))}<div><small>{html.escape(claim.what)} "
+        f"{html.escape(published_text(claim))}{_definition(claim)}"
+        f"<div><small>{html.escape(claim.what)} "
         f"{link(f'{NUMBERS_NOTEBOOK}#{claim.section}', 'Shown here')}.</small></div>",
         verdict,
         measured,
@@ -277,6 +280,13 @@ def _number(claim: Claim) -> published.Number:
     return published.find(by["experiment"], by["method"], by["metric"], source=source)
 
 
+def _definition(claim: Claim) -> str:
+    """What a printed number is; the changes say it in their words."""
+    if claim.kind != "number":
+        return ""
+    return f"<div><small>Definition: {html.escape(_number(claim).definition)}.</small></div>"
+
+
 def _shift(claim: Claim) -> published.Shift | None:
     """The size that the paper prints for a claim, if it prints one."""
     if claim.kind == "change":
@@ -286,6 +296,18 @@ def _shift(claim: Claim) -> published.Shift | None:
     if metric is None:
         return None
     return printed(claim.by["study"], metric, claim.by.get("reference", "baseline"))
+
+
+def _shift_definition(shift: published.Shift) -> str:
+    """What the two numbers are that a printed change is the difference of."""
+    source = published.TABLES[shift.experiment]
+    old, new = (
+        published.find(shift.experiment, method, shift.metric, source=source).definition
+        for method in (shift.reference, shift.method)
+    )
+    # What the bar showed; that it was a bar is said once.
+    old, new = (text.rpartition("running ")[2] for text in (old, new))
+    return f"two progress bars: {old}" + (f"; {new}" if new != old else "")
 
 
 def _fair(shift: published.Shift) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from varreg import verdicts
+from varreg import evidence, verdicts
 from varreg.evidence import Evidence
 from varreg.ledger import Ledger, default_results
 from varreg.rules import RULES, Part, Records, read
@@ -109,11 +109,9 @@ def recorded(results: str | None = None) -> dict[str, Evidence]:
     Args:
         results: Folder of the ledgers; default: the recorded results.
     """
-    ledgers = [Ledger(study, results) for study in STUDIES]
-    ledgers.append(Ledger("overhead", Path(results or default_results()) / "benchmarks"))
-    return {
-        ledger.study: Evidence(ledger.runs(), ledger.curves(), live=False) for ledger in ledgers
-    }
+    ledger = Ledger("overhead", Path(results or default_results()) / "benchmarks")
+    steps = Evidence(ledger.runs(), ledger.curves(), live=False)
+    return {study: evidence.recorded(study, results) for study in STUDIES} | {"overhead": steps}
 
 
 def judge(records: Records, study: str | None = None) -> list[Judgement]:

@@ -53,7 +53,8 @@ def status() -> str:
     Example:
         >>> [line.partition(":")[0] for line in status().splitlines()]
         ['chest_paper', 'chest', 'skin_paper', 'skin', 'grid', 'edges', 'inert_lambda',
-         'ambiguities', 'predictions', 'carried', 'norms', 'sampling', 'leakage', 'thresholds']
+         'ambiguities', 'predictions', 'carried', 'norms', 'sampling', 'leakage', 'thresholds',
+         'temperature']
     """
     lines = []
     for study in (*STUDIES, *PROBES):

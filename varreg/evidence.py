@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from varreg.explained import with_released_metrics
 from varreg.ledger import Ledger, default_results
 from varreg.runs import RunSpec, run_all
 from varreg.studies import STUDIES, specs
 
-__all__ = ["Evidence", "check_parameters", "check_whole", "gather", "live_specs"]
+__all__ = ["Evidence", "check_parameters", "check_whole", "gather", "live_specs", "recorded"]
 
 TRAIN = ("never", "missing", "always")
 #: Data sets that can stand in for the recorded ones of a study, the default first.
@@ -103,8 +104,7 @@ def gather(
         results=results,
     )
     if train == "never":
-        ledger = Ledger(study, results)
-        return Evidence(ledger.runs(), ledger.curves(), live=False)
+        return recorded(study, results)
     wanted = live_specs(
         study,
         dataset or DATASETS[study][0],
@@ -117,6 +117,18 @@ def gather(
         runs = run_all(wanted, train=train, results=folder)
         curves = Ledger(study, folder).curves()
     return Evidence(runs, curves[curves["key"].isin(runs["key"])], live=True)
+
+
+def recorded(study: str, results: str | Path | None = None) -> Evidence:
+    """Read the rows of a study or probe, with all that is known of them.
+
+    Args:
+        study: Name of its folder.
+        results: Folder of the ledgers; default: the recorded results.
+    """
+    ledger, predictions = Ledger(study, results), Ledger("predictions", results)
+    runs = with_released_metrics(ledger.runs(), predictions.runs(), predictions.curves())
+    return Evidence(runs, ledger.curves(), live=False)
 
 
 def live_specs(

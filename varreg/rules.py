@@ -232,6 +232,8 @@ def _number(
     text = interval_text(row["mean"], row["low"], row["high"])
     if row["n"] > 1:
         text += f"; one further run {row['from']:.3f} to {row['to']:.3f}"
+    if row["same_n"]:
+        text += f"; measured as it was, {row['same']:.3f} (runs: {row['same_n']})"
     label = METRIC_NAMES["test_cross_entropy" if metric == "loss" else f"test_{metric}"]
     return [Part(label, text, int(row["n"]), row["verdict"])]
 

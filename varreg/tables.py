@@ -278,22 +278,26 @@ def levels_table(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 def against_published(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFrame:
     """Published numbers beside our runs of the same protocol, with a verdict each.
 
-    A published loss is divided by its lambda and compared with our unscaled cross-entropy.
+    A number of the paper is judged as what the paper calls it, one of a released log as what it is.
+    Where the two differ, our values measured in the same way stand beside it. A published loss is
+    divided by its lambda and compared with our unscaled cross-entropy.
 
     Args:
-        runs: Rows of a ledger, of one data set and one network.
+        runs: Rows of a ledger, of one data set and network; those of
+            :func:`varreg.explained.with_released_metrics` hold more quantities.
         numbers: As from :func:`varreg.published.select`.
 
     Returns:
-        Columns ``method, split, metric, printed, published, mean, low, high, from, to, n, verdict,
-        source``: ``low`` and ``high`` bound the mean, ``from`` and ``to`` one further run.
+        Columns ``method, split, metric, definition, printed, published, mean, low, high, from, to,
+        n, same, same_n, verdict, source``: ``low`` and ``high`` bound the mean, ``from`` and ``to``
+        one further run; ``same`` is the mean of the ``same_n`` runs that are measured in the same
+        way as the number, where it is not judged by that.
     """
     rows = []
     for number in numbers:
-        column = f"{number.split}_{'cross_entropy' if number.metric == 'loss' else number.metric}"
-        values = np.array([])
-        if not runs.empty:
-            values = runs.loc[runs["method"] == number.method, column].dropna().to_numpy()
+        mine = runs if runs.empty else runs[runs["method"] == number.method]
+        values = _recorded(mine, f"{number.split}_{number.column}")
+        same = _recorded(mine, f"{number.split}_{number.same}" if number.same else "")
         mean = mean_interval(values) if values.size else None
         one = prediction_interval(values) if values.size else None
         rows.append(
@@ -301,6 +305,7 @@ def against_published(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataF
                 "method": number.method,
                 "split": number.split,
                 "metric": number.metric,
+                "definition": number.definition,
                 "printed": number.value,
                 "published": number.comparable,
                 "mean": mean.mean if mean else math.nan,
@@ -309,6 +314,8 @@ def against_published(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataF
                 "from": one.low if one else math.nan,
                 "to": one.high if one else math.nan,
                 "n": int(values.size),
+                "same": float(same.mean()) if same.size else math.nan,
+                "same_n": int(same.size),
                 "verdict": verdicts.of_number(number.comparable, values),
                 "source": number.source,
             }
@@ -319,15 +326,16 @@ def against_published(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataF
 def published_table(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFrame:
     """:func:`against_published` as printed in the book."""
     table = against_published(runs, numbers)
-    names = {"accuracy": "accuracy", "auroc": "AUROC", "loss": "loss"}
+    names = {"accuracy": "accuracy", "auroc": "AUC", "loss": "loss"}
     splits = {"train": "training", "val": "validation", "test": "test"}
-    return pd.DataFrame(
+    printed = pd.DataFrame(
         {
             "Model": table["method"].to_numpy(),
             "Number": [
                 f"{splits[split]} {names[metric]}"
                 for split, metric in zip(table["split"], table["metric"], strict=True)
             ],
+            "Definition": table["definition"].to_numpy(),
             "Published": [_digits(value) for value in table["printed"]],
             "On one scale": [_digits(value) for value in table["published"]],
             "Recorded": [
@@ -338,9 +346,21 @@ def published_table(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFra
                 _range_text(low, high) for low, high in zip(table["from"], table["to"], strict=True)
             ],
             "Runs": table["n"].to_numpy(),
+            "Measured as it was (runs)": [
+                f"{same:.3f} ({count})" if count else "\u2013"
+                for same, count in zip(table["same"], table["same_n"], strict=True)
+            ],
             "Verdict": table["verdict"].to_numpy(),
         }
     )
+    if not table["same_n"].any():
+        printed = printed.drop(columns="Measured as it was (runs)")
+    return printed
+
+
+def _recorded(runs: pd.DataFrame, column: str) -> np.ndarray:
+    """Values of a column that some rows, or all, may lack."""
+    return runs[column].dropna().to_numpy() if column in runs else np.array([])
 
 
 def of_split(runs: pd.DataFrame, split: str) -> pd.DataFrame:

@@ -122,7 +122,8 @@ def auroc_curves(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 def against_published(runs: pd.DataFrame, numbers: Sequence[Number]) -> Figure:
     """Every run as a dot beside the published numbers of the same protocol.
 
-    The bar is the mean with its 95 % interval. Losses are on one scale: divided by lambda.
+    The bar is the mean with its 95 % interval. Losses are on one scale: divided by lambda. A
+    number of the log that is another quantity than our runs are drawn in is left out.
 
     Args:
         runs: Rows of a ledger, of one data set and network.
@@ -143,7 +144,7 @@ def against_published(runs: pd.DataFrame, numbers: Sequence[Number]) -> Figure:
                 spread = place + 0.24 + np.zeros(len(values))
                 ax.plot(values, spread, "o", color=COLORS[method], ms=5, alpha=0.7, mew=0)
             for number in numbers:
-                if (number.method, number.metric) == (method, metric):
+                if (number.method, f"test_{number.column}") == (method, column):
                     printed = number.source.startswith("Table")
                     ax.plot(
                         number.comparable,

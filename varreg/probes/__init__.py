@@ -24,7 +24,15 @@ from varreg.training import as_device
 
 __all__ = ["PROBES", "Measured", "Unit", "units"]
 
-PROBES = ("predictions", "carried", "norms", "sampling", "leakage", "thresholds")
+PROBES = (
+    "predictions",
+    "carried",
+    "norms",
+    "sampling",
+    "leakage",
+    "thresholds",
+    "temperature",
+)
 
 
 @dataclasses.dataclass(frozen=True)
