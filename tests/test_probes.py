@@ -381,7 +381,7 @@ def test_temperatures_are_of_the_recorded_models():
     for row in [] if units_.empty else units_.to_dict("records"):
         study = Ledger(row["source"]).runs()
         its = study[
-            (study[["method", "model", "seed"]] == ["baseline", row["model"], row["seed"]]).all(1)
+            (study[["method", "model", "seed"]] == ["baseline", row["model"], row["seed"]]).all(axis=1)
             & (study["split"].isna() | (study["split"] == "lesion"))
         ]
         mine = details[(details["key"] == row["key"]) & (details["temperature_used"] == 1)]
