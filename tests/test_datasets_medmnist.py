@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import gc
 import hashlib
+import io
+import os
 import threading
+import tracemalloc
 import warnings
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,6 +20,7 @@ import torch
 
 from varreg import datasets
 from varreg.datasets import medmnist
+from varreg.ledger import Ledger
 
 COUNTS = {"train": 12, "val": 4, "test": 6}
 FLAGS = {
@@ -39,6 +43,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("VARREG_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("VARREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VARREG_RESULTS", str(tmp_path / "results"))
     return tmp_path / "data"
 
 
@@ -195,7 +200,7 @@ def pickled(arrays):
         (flat_labels, r"val_labels of shape \(4,\)"),
         (label_outside, "test_labels from 0 to 9, allowed are 0 to 1"),
         (negative_label, "test_labels from -1 to 0"),
-        (pickled, "cannot be read at train_labels .*allow_pickle=False"),
+        (pickled, "train_labels of type object, labels are integers"),
     ],
 )
 def test_refuses_wrong_content(folder, damage, message):
@@ -205,7 +210,9 @@ def test_refuses_wrong_content(folder, damage, message):
     with pytest.raises(datasets.CorruptDatasetError, match=message) as caught:
         datasets.load("breastmnist")
     assert str(path) in str(caught.value)
-    assert "fetch it again" in str(caught.value)
+    assert "Move the file elsewhere and fetch it again with" in str(caught.value)
+    assert "images of your own can be put into a varreg.datasets.Dataset" in str(caught.value)
+    assert "delete" not in str(caught.value)
     assert not list((folder.parent / "cache").rglob("*.npy"))
 
 
@@ -243,6 +250,141 @@ def test_refuses_an_array_that_is_shorter_than_its_header_says(folder):
             target.writestr(name, source.read(name)[: -cut or None])
     with pytest.raises(datasets.CorruptDatasetError, match=r"val_images .*shorter or longer"):
         datasets.load("breastmnist")
+
+
+def members(arrays: dict[str, np.ndarray]) -> dict[str, bytes]:
+    """The files in an .npz file, by name."""
+    files = {}
+    for key, array in arrays.items():
+        np.lib.format.write_array(stream := io.BytesIO(), array)
+        files[f"{key}.npy"] = stream.getvalue()
+    return files
+
+
+def pack(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    with zipfile.ZipFile(out := io.BytesIO(), "w", method) as archive:
+        for name, body in files.items():
+            archive.writestr(name, body)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_reads_what_was_unpacked_and_packed_again(folder, method):
+    files = members(content("breastmnist"))
+    packed = {f"breastmnist/{name}": body for name, body in files.items()}
+    packed |= {f"__MACOSX/breastmnist/._{name}": b"x" for name in files}
+    (folder / "breastmnist.npz").write_bytes(pack({"breastmnist/": b"", **packed}, method))
+    images = datasets.load("breastmnist").train.images[:, 0]
+    assert np.array_equal(images, content("breastmnist")["train_images"])
+
+
+def test_reads_labels_in_fortran_order_and_of_any_integer_type(folder):
+    arrays = content("chestmnist")
+    arrays["train_labels"] = np.asfortranarray(arrays["train_labels"].astype(">i8"))
+    save(folder / "chestmnist.npz", arrays)
+    labels = datasets.load("chestmnist").train.labels
+    assert np.array_equal(labels, content("chestmnist")["train_labels"])
+
+
+def test_refuses_an_array_that_is_there_twice(folder):
+    files = members(content("breastmnist"))
+    files["copy/train_labels.npy"] = files["train_labels.npy"]
+    (folder / "breastmnist.npz").write_bytes(pack(files))
+    with pytest.raises(datasets.CorruptDatasetError, match="train_labels more than once"):
+        datasets.load("breastmnist")
+
+
+def header(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def with_labels(text: str) -> bytes:
+    return pack({**members(content("breastmnist")), "val_labels.npy": header(text)})
+
+
+def with_flag(bits: int, local: int, central: int) -> bytes:
+    """A file in which every entry has some bits set at two offsets."""
+    data = bytearray(pack(members(content("breastmnist"))))
+    for signature, offset in ((b"PK\3\4", local), (b"PK\1\2", central)):
+        at = -1
+        while (at := data.find(signature, at + 1)) >= 0:
+            data[at + offset] |= bits
+    return bytes(data)
+
+
+def with_changed_lzma() -> bytes:
+    data = bytearray(pack(members(content("breastmnist")), zipfile.ZIP_LZMA))
+    data[5000] ^= 255
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (with_flag(1, 6, 8), "is encrypted"),
+        (with_flag(32, 6, 8), "patched data"),
+        (with_flag(9, 8, 10), "compression method is not supported"),
+        (with_changed_lzma(), "Corrupt input data"),
+        (with_labels("{'descr':'|u1','fortran_order':False,'shape':(2**70,1)}"), "val_labels"),
+        (
+            with_labels("{'descr':'|u1','fortran_order':False,'shape':(8" + "0" * 30 + ",1)}"),
+            "holds",
+        ),
+        (with_labels("{'descr':'<U99999999','fortran_order':False,'shape':(4,1)}"), "integers"),
+        (with_labels("{'descr':'|u1'"), "cannot be read at val_labels"),
+        (with_labels("(" * 9000), "cannot be read at val_labels"),
+        (with_labels("{}"), "cannot be read at val_labels"),
+        (b"", "not a complete"),
+        (b"PK\5\6" + bytes(18), "lacks train_images"),
+    ],
+)
+def test_every_error_of_another_library_comes_out_with_a_name(folder, data, message):
+    path = folder / "breastmnist.npz"
+    path.write_bytes(data)
+    with pytest.raises(datasets.CorruptDatasetError, match=message) as caught:
+        datasets.load("breastmnist")
+    assert str(path) in str(caught.value)
+    assert "fetch it again with `python -m varreg data fetch breastmnist" in str(caught.value)
+
+
+def test_labels_get_no_memory_before_their_shape_is_looked_at(folder):
+    files = members(content("breastmnist"))
+    files["val_labels.npy"] = header("{'descr':'|u1','fortran_order':False,'shape':(200000000,1)}")
+    files["val_labels.npy"] += bytes(200_000_000)
+    (folder / "breastmnist.npz").write_bytes(pack(files, zipfile.ZIP_DEFLATED))
+    del files
+    tracemalloc.start()
+    try:
+        with pytest.raises(datasets.CorruptDatasetError, match="breastmnist has"):
+            datasets.load("breastmnist")
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.symlink_to("nowhere"), "cannot be read .No such file.*a link"),
+        (lambda path: path.mkdir(), "is not a file, but a folder"),
+        (lambda path: os.mkfifo(path), "is not a file, but a folder, a pipe"),
+    ],
+)
+def test_what_is_no_file_is_named_and_does_not_hang(folder, make, message):
+    make(folder / "breastmnist.npz")
+    with pytest.raises(datasets.DatasetError, match=rf"breastmnist\.npz {message}"):
+        datasets.load("breastmnist")
+
+
+def test_file_replaced_by_one_of_the_same_size_and_time_is_read_again(folder):
+    path, images = folder / "breastmnist.npz", []
+    for shade in (1, 2):
+        arrays = content("breastmnist")
+        arrays["train_images"][:] = shade
+        np.savez(path, **arrays)
+        os.utime(path, (1, 1))
+        images.append((path.stat().st_size, datasets.load("breastmnist").train.images.max()))
+    assert images == [(images[0][0], 1), (images[0][0], 2)]
 
 
 def test_missing_file_says_where_to_put_it(folder):
@@ -352,6 +494,26 @@ def test_check_knows_the_published_checksum(server):
     assert "breastmnist, 28 pixels, split official: as it should be" in report
     assert "train: 12 images (malignant 6, normal, benign 6)" in report
     assert "MD5: MedMNIST's own" in report
+
+
+def test_damaged_download_may_be_deleted(server, folder):
+    server.answers = [server.good]
+    datasets.fetch("breastmnist")
+    path = folder.parent / "cache" / "medmnist" / "breastmnist.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(datasets.CorruptDatasetError, match="delete this download and fetch it"):
+        datasets.load("breastmnist")
+
+
+def test_check_takes_medmnists_own_file_whatever_the_recorded_results_used(server, folder):
+    server.answers = [server.good]
+    datasets.fetch("breastmnist")
+    row = {"dataset": "breastmnist", "size": 28, "dataset_sha256": "0" * 16}
+    Ledger("study", folder.parent / "results").append({"key": "k"} | row, [])
+    assert "content: not that of the recorded results" in datasets.check("breastmnist")
+    save(folder / "breastmnist.npz", content("breastmnist") | {"val_labels": np.ones((4, 1), int)})
+    with pytest.raises(datasets.DatasetError, match="results on it are not those of the book"):
+        datasets.check("breastmnist")
 
 
 def test_check_sees_copies_between_the_parts(folder):

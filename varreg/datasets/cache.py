@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import mmap
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from varreg.datasets.core import DatasetError
+from varreg.datasets.core import DatasetError, reading
 
 __all__ = ["cache_dir", "cached_array", "cached_files", "hash_bytes"]
 
@@ -30,7 +32,7 @@ NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 def cache_dir() -> Path:
     """The folder for downloads and decoded images: ``$VARREG_CACHE``, or the system's."""
     if configured := os.environ.get("VARREG_CACHE"):
-        return Path(configured).expanduser()
+        return Path(os.path.expanduser(configured))
     from platformdirs import user_cache_path
 
     return user_cache_path("varreg", appauthor=False)
@@ -91,8 +93,8 @@ def cached_files(
 ) -> tuple[np.ndarray, str]:
     """Return the decoded images, decoding what is not decoded yet or has changed.
 
-    The name of the cached array holds a digest of the names, sizes and modification times of
-    ``files``, in order: what is there under that name is complete and up to date. Until it is
+    The name of the cached array holds a digest of the names, sizes, times and inodes of ``files``,
+    in order: what is there under that name is complete and up to date. Until it is
     complete it is a draft under another name, with a journal that says how many files it holds.
     A call that was stopped by a broken file, by the user or by a kill leaves its draft, and the
     next call goes on with it if the files that it holds are unchanged. Of several processes one
@@ -112,19 +114,21 @@ def cached_files(
 
     Raises:
         DatasetError: If the cache folder cannot be written or has too little space.
+        CorruptDatasetError: If one of the files is not there (a link to nothing) or not readable.
     """
-    stamps = _Stamps(key, files, shape)
     place = os.path.commonpath([os.path.realpath(p) for p in {os.path.dirname(f) for f in files}])
-    family = f"{key}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+    with reading(place, "cannot be read", "replace it with an intact copy"):
+        stamps = _Stamps(key, files, shape)
+    family = f"{key}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
     folder = cache_dir() / "decoded"
     target = folder / f"{family}-{stamps.digest(len(files))}.npy"
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(DatasetError):
         return _open(target, shape)
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{family}.lock"):
-            with contextlib.suppress(OSError, ValueError, KeyError):
+            with contextlib.suppress(DatasetError):
                 return _open(target, shape)  # made by another process meanwhile
             _Draft(folder / f".{family}.npy", shape, stamps).complete(fill, target)
             for stale in set(folder.glob(f"{family}-*")) - {target, target.with_suffix(".json")}:
@@ -139,13 +143,19 @@ def cached_files(
 
 
 class _Stamps:
-    """Digests of the names, sizes and modification times of files, in order."""
+    """Digests of the names, sizes, times and inodes of files, in order.
+
+    A program may set the time of a modification (``cp -p``, ``rsync -t``), but neither that of the
+    change of an inode nor its number.
+    """
 
     def __init__(self, key: str, files: Sequence[str | Path], shape: tuple[int, ...]) -> None:
         self.files = files
-        stats = map(os.stat, files)
-        numbers = ((stat.st_size, stat.st_mtime_ns) for stat in stats)
-        self.numbers = np.fromiter(numbers, np.dtype((np.int64, 2)), len(files))
+        numbers = (
+            (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino % 2**63)
+            for stat in map(os.stat, files)
+        )
+        self.numbers = np.fromiter(numbers, np.dtype((np.int64, 4)), len(files))
         self.head = {"format": FORMAT, "key": key, "shape": list(shape)}
         self._restart()
 
@@ -153,7 +163,7 @@ class _Stamps:
         """12 hexadecimal digits for the first ``count`` files; goes on from the last count."""
         if count < self.count:
             self._restart()
-        # What is hashed is {**head, "files": [[name, size, time], ...]} as JSON, in pieces.
+        # What is hashed is {**head, "files": [[name, size, ...], ...]} as JSON, in pieces.
         for row in range(self.count, count):
             stamp = json.dumps([os.path.basename(self.files[row]), *self.numbers[row].tolist()])
             self.running.update(f"{', ' if row else ''}{stamp}".encode())
@@ -175,8 +185,8 @@ class _Draft:
         self.done = self._left_before(shape)
         if not self.done:
             self._discard()
-        missing = 1 - self.done / len(stamps.files)
-        _require_space(path.parent, int(missing * np.prod(shape)))
+        missing = len(stamps.files) - self.done
+        _require_space(path.parent, math.prod(shape) * missing // len(stamps.files))
         mode = "r+" if self.done else "w+"
         self.array = np.lib.format.open_memmap(path, mode, dtype=np.uint8, shape=shape)
 
@@ -207,13 +217,12 @@ class _Draft:
 
     def _left_before(self, shape: tuple[int, ...]) -> int:
         """How many files an earlier call left in the draft that are still the same."""
-        try:
+        with contextlib.suppress(DatasetError), reading(self.path, "is no draft", "none is needed"):
             text, digest = self.journal.read_text().split()
             same = self.stamps.digest(int(text)) == digest
             whole = np.load(self.path, mmap_mode="r", allow_pickle=False).shape == shape
-        except (OSError, ValueError, IndexError):
-            return 0
-        return int(text) if same and whole else 0
+            return int(text) if same and whole else 0
+        return 0
 
     def _save(self) -> None:
         # The images first, and on the disk, then the number that vouches for them.
@@ -232,18 +241,21 @@ class _Draft:
 
 def _open(target: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, str]:
     """The array, as :func:`cached_files` returns it; fails if it is not there or damaged."""
-    plain = np.load(target, mmap_mode="r", allow_pickle=False)
-    if plain.shape != shape or plain.dtype != np.uint8:
-        raise ValueError(f"{target} holds {plain.dtype} {plain.shape}")
-    sha256 = json.loads(target.with_suffix(".json").read_text())["sha256"]
-    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
-        return np.load(target, mmap_mode="c", allow_pickle=False), sha256
-    # NumPy's mode "c" asks Linux for memory for a copy of every page, and Linux refuses to map an
-    # array that is larger than its memory. Nothing here writes, so nothing is asked for.
-    flags, access = mmap.MAP_PRIVATE | NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE
-    with target.open("rb") as file:
-        pages = mmap.mmap(file.fileno(), 0, flags=flags, prot=access)
-    return np.frombuffer(pages, np.uint8, offset=plain.offset).reshape(shape), sha256
+    with reading(target, "is not a decoded array with its note", "delete both"):
+        plain = np.load(target, mmap_mode="r", allow_pickle=False)
+        if plain.shape != shape or plain.dtype != np.uint8:
+            raise ValueError(f"{target} holds {plain.dtype} {plain.shape}")
+        sha256 = json.loads(target.with_suffix(".json").read_text())["sha256"]
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise ValueError(f"{sha256!r} is no SHA-256")
+        if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+            return np.load(target, mmap_mode="c", allow_pickle=False), sha256
+        # NumPy's mode "c" asks Linux for memory for a copy of every page, and Linux refuses to map
+        # an array that is larger than its memory. Nothing here writes, so nothing is asked for.
+        flags, access = mmap.MAP_PRIVATE | NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+        with target.open("rb") as file:
+            pages = mmap.mmap(file.fileno(), 0, flags=flags, prot=access)
+        return np.frombuffer(pages, np.uint8, offset=plain.offset).reshape(shape), sha256
 
 
 def _require_space(folder: Path, n_bytes: int) -> None:

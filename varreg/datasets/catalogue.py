@@ -15,14 +15,18 @@ from varreg.datasets.cache import hash_bytes
 from varreg.datasets.core import (
     CorruptDatasetError,
     Dataset,
+    DatasetError,
     Subset,
     Task,
     content_hash,
+    open_file,
+    reading,
 )
 from varreg.datasets.registry import load, names, splits
 
 __all__ = ["Entry", "catalogue", "check", "fetch"]
 
+NOT_OWN = "; the content was checked instead"
 KERMANY = "Kermany et al., Cell 172, 1122 (2018), doi:10.1016/j.cell.2018.02.010"
 TSCHANDL = "Tschandl et al., Scientific Data 5, 180161 (2018), doi:10.1038/sdata.2018.161"
 YANG = "Yang et al., Scientific Data 10, 41 (2023), doi:10.1038/s41597-022-01721-8"
@@ -112,7 +116,9 @@ def check(name: str, *, size: int = 28, root: str | Path | None = None) -> str:
     """Loads a data set in every split and verifies what is inside.
 
     Beyond what :func:`varreg.datasets.load` refuses by itself, every byte of the decoded images is
-    read and compared with what was decoded, and a folder must hold as many images as published.
+    read and compared with what was decoded, a folder must hold as many images as published, and the
+    content must be what the recorded results were made from, where there are any of that size and
+    split: that shows damage which no decoder can see, such as a flipped bit in a JPEG.
 
     Args:
         name: as for :func:`varreg.datasets.load`.
@@ -121,10 +127,12 @@ def check(name: str, *, size: int = 28, root: str | Path | None = None) -> str:
 
     Returns:
         A report in several lines: counts of each class, how a file compares with MedMNIST's
-        checksum, images and lesions that stand in two parts, and the content hash.
+        checksum and with the recorded results, images and lesions that stand in two parts, and the
+        content hash.
 
     Raises:
         DatasetError: If something is not as it should be; see :func:`varreg.datasets.load`.
+        LedgerError: If the recorded results cannot be read.
 
     Example:
         >>> print(check("phantom"))
@@ -133,6 +141,7 @@ def check(name: str, *, size: int = 28, root: str | Path | None = None) -> str:
           train: 1,200 images (clear 600, opacity 600)
           val: 300 images (clear 150, opacity 150)
           test: 600 images (clear 300, opacity 300)
+          ...
     """
     reports = []
     for split in splits(name):
@@ -143,7 +152,7 @@ def check(name: str, *, size: int = 28, root: str | Path | None = None) -> str:
             f"{name}, {size} pixels, split {split}: as it should be",
             f"{data.source}, SHA-256 {data.sha256}",
             *(f"{part}: {_count(data, subset)}" for part, subset in _parts(data).items()),
-            *_checksum(name, size, root),
+            *_origin(data, root),
             *_leaks(data),
         ]
         reports.append("\n  ".join(lines))
@@ -243,14 +252,45 @@ def _require_intact(data: Dataset) -> None:
         )
 
 
-def _checksum(name: str, size: int, root: str | Path | None) -> list[str]:
-    if name not in medmnist.info() or (found := medmnist.find(name, size, root)) is None:
-        return []
-    with found[0].open("rb") as file:
-        same = hashlib.file_digest(file, "md5").hexdigest() == medmnist.md5(name, size)
-    if same:
-        return ["MD5: MedMNIST's own"]
-    return ["MD5: not MedMNIST's own; the content was checked instead"]
+def _origin(data: Dataset, root: str | Path | None) -> list[str]:
+    """Sentences on whether this is MedMNIST's own file, and what the recorded results used."""
+    lines, own = [], False
+    if data.name in medmnist.info() and (found := medmnist.find(data.name, data.size, root)):
+        with reading(found[0], "cannot be read", "replace it"), open_file(found[0]) as file:
+            md5 = hashlib.file_digest(file, "md5").hexdigest()
+        own = md5 == medmnist.md5(data.name, data.size)
+        lines = [f"MD5: {'' if own else 'not '}MedMNIST's own{'' if own else NOT_OWN}"]
+    recorded = _recorded(data)
+    if data.sha256 in recorded:
+        return [*lines, "content: that of the recorded results"]
+    if not recorded:
+        return [*lines, "content: no recorded result to compare with"]
+    used = " and ".join(sorted(recorded))
+    if own:
+        return [*lines, f"content: not that of the recorded results, which used SHA-256 {used}"]
+    raise DatasetError(
+        f"{data.name}, {data.size} pixels, split {data.split} ({data.source}) can be loaded, but "
+        f"its content has SHA-256 {data.sha256}, and the recorded results were made from {used}. "
+        "Either a file is damaged or replaced: compare with a fresh copy. Or this is an intact "
+        "copy of another kind (resized, in another order, or decoded by another Pillow): results "
+        "on it are not those of the book"
+    )
+
+
+def _recorded(data: Dataset) -> set[str]:
+    """Hashes of this data set, in this size and split, in the ledgers of all studies."""
+    from varreg.ledger import Ledger, default_results  # imports pandas
+
+    results = default_results()
+    hashes: set[str] = set()
+    for path in results.glob("*/runs.csv"):
+        columns = ["dataset", "size", "split", "dataset_sha256"]
+        runs = Ledger(path.parent.name, results).runs().reindex(columns=columns)
+        # No split means the default one.
+        split = runs["split"].astype(object).fillna("").replace("", splits(data.name)[0])
+        same = (runs["dataset"] == data.name) & (runs["size"] == data.size) & (split == data.split)
+        hashes |= set(runs["dataset_sha256"][same].dropna())
+    return hashes
 
 
 def _leaks(data: Dataset) -> list[str]:

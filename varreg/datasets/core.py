@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+import stat
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -22,6 +27,8 @@ __all__ = [
     "UnknownDatasetError",
     "assemble",
     "content_hash",
+    "open_file",
+    "reading",
 ]
 
 Task = Literal["binary", "multiclass", "multilabel"]
@@ -45,6 +52,54 @@ class DownloadError(DatasetNotFoundError):
 
 class CorruptDatasetError(DatasetError):
     """The files are there, but they do not hold what they should."""
+
+
+@contextmanager
+def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
+    """Turns whatever goes wrong while a file is read into one error with file, cause and remedy.
+
+    Libraries that read damaged files raise what they like, and more kinds than anyone has listed.
+    Whatever reads a file from outside does so in here.
+
+    Args:
+        path: the file, or the folder of the files that are read.
+        what: what the file then is not, or cannot do.
+        remedy: what to do.
+
+    Raises:
+        CorruptDatasetError: For every exception, if it is not a :class:`DatasetError` already.
+
+    Example:
+        >>> with reading("a.png", "is no image", "replace it"):
+        ...     {}["IHDR"]
+        Traceback (most recent call last):
+        ...
+        varreg.datasets.core.CorruptDatasetError: a.png is no image (KeyError: 'IHDR'); replace it
+    """
+    try:
+        yield
+    except DatasetError:
+        raise
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError) and error.errno:  # from the system, not from a decoder
+            path, what, cause = error.filename or path, "cannot be read", error.strerror
+            remedy = f"make it readable, fetch what it points to if it is a link, or {remedy}"
+        cause = textwrap.shorten(cause, 200, placeholder=" ...")
+        raise CorruptDatasetError(f"{path} {what} ({cause}); {remedy}") from error
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Opens a file for reading; a pipe or a device, which may block for ever, is refused.
+
+    Raises:
+        CorruptDatasetError: If it is something else than a file.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise CorruptDatasetError(
+            f"{path} is not a file, but a folder, a pipe or a device; move it elsewhere"
+        )
+    return open(path, "rb")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import importlib.util
+import io
 import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +31,10 @@ from varreg.datasets.core import (
     DownloadError,
     UnknownDatasetError,
     assemble,
+    open_file,
+    reading,
 )
+from varreg.datasets.images import open_image
 from varreg.datasets.places import data_roots
 from varreg.datasets.splits import split_by_group, split_by_row
 
@@ -47,6 +52,9 @@ SKIN_CLASSES = {
     "vasc": "Vascular lesions",
 }
 METADATA = "HAM10000_metadata.csv"
+COLUMNS = ("lesion_id", "image_id", "dx")
+# Of these columns as published, one line a row, with commas.
+ROWS_SHA256 = "cd06aeaf0fa0c070135a3f9abf20277f883ec829980e4196f5653bf7cc70ce65"
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 MIN_SIZE = 8  # pixels
 CHUNK = 64  # files that a thread decodes at a time
@@ -57,7 +65,8 @@ KAGGLE = {
     "chest_xray": "paultimothymooney/chest-xray-pneumonia",
     "ham10000": "kmader/skin-cancer-mnist-ham10000",
 }
-N_IMAGES = {"chest_xray": (5216, 16, 624), "ham10000": (10_015,)}  # as published
+N_ROWS = 10_015
+N_IMAGES = {"chest_xray": (5216, 16, 624), "ham10000": (N_ROWS,)}  # as published
 LAYOUT = {
     "chest_xray": "train, val and test, each with NORMAL and PNEUMONIA folders of .jpeg files",
     "ham10000": f"{METADATA} and folders of .jpg files beside it",
@@ -122,19 +131,26 @@ def load(name: str, size: int, split: str, root: str | Path | None, may_download
     folder, words = found
     if name == "chest_xray":
         files, labels, counts = _chest_files(folder)
-        groups, class_names = None, tuple(map(str.lower, CHEST_CLASSES))
+        copies, groups, class_names = {}, None, tuple(map(str.lower, CHEST_CLASSES))
     else:
-        files, labels, groups, counts = _skin_files(folder, split)
+        files, copies, labels, groups, counts = _skin_files(folder, split)
         class_names = tuple(SKIN_CLASSES.values())
 
     # Radiographs are stored once and shown as RGB, which is how Keras reads them.
     channels = 1 if name == "chest_xray" else 3
     shape = (len(files), size, size, channels)
+
+    def fill(array: np.ndarray, done: int) -> Generator[int, None, None]:
+        yield from _decode_all(files, array, done, name)
+        for count, (path, first) in enumerate(copies.items(), len(files) + 1):
+            _require_equal(path, first)
+            yield count
+
     images, images_sha256 = cached_files(
         f"{name}-{size}-{split}",
-        files,
+        [*files, *copies],
         shape,
-        lambda array, done: _decode_all(files, array, done, name),
+        fill,
     )
     return assemble(
         name=name,
@@ -153,9 +169,9 @@ def load(name: str, size: int, split: str, root: str | Path | None, may_download
 
 def _find_below(name: str, folder: Path) -> Path | None:
     for candidate in (folder / name, folder / name / name, folder):
-        if (candidate / LANDMARK[name]).exists():
+        if os.path.lexists(candidate / LANDMARK[name]):  # a broken link is named when it is read
             return candidate
-    if (folder / name).is_dir():
+    if os.path.isdir(folder / name):
         raise CorruptDatasetError(
             f"{folder / name} holds no {LANDMARK[name]}; it must hold {LAYOUT[name]}"
         )
@@ -176,7 +192,8 @@ def _images_in(folder: Path) -> list[str]:
 
     Strings, because there may be very many of them, and they take less memory than paths.
     """
-    names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    with reading(folder, "cannot be searched", "replace it with an intact copy"):
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     for name in names:
         if os.path.splitext(name)[1].lower() not in SUFFIXES:
             raise CorruptDatasetError(
@@ -211,9 +228,11 @@ def _chest_files(folder: Path) -> tuple[list[str], np.ndarray, list[int]]:
     return files, np.array(labels), counts
 
 
-def _skin_files(folder: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray, list[int]]:
+def _skin_files(
+    folder: Path, split: str
+) -> tuple[list[str], dict[str, str], np.ndarray, np.ndarray, list[int]]:
     lesions, image_ids, labels = _read_metadata(folder / METADATA)
-    images = _skin_images(folder)
+    images, copies = _skin_images(folder)
     if lost := [image_id for image_id in image_ids if image_id not in images]:
         raise CorruptDatasetError(
             f"{folder / METADATA} names {len(lost)} images that are in no folder beside it, "
@@ -229,6 +248,7 @@ def _skin_files(folder: Path, split: str) -> tuple[list[str], np.ndarray, np.nda
     _, codes = np.unique(lesions, return_inverse=True)
     return (
         [images[image_ids[row]] for row in order],
+        copies,
         np.array(labels)[order],
         codes[order],
         [len(part) for part in parts],
@@ -236,51 +256,79 @@ def _skin_files(folder: Path, split: str) -> tuple[list[str], np.ndarray, np.nda
 
 
 def _read_metadata(path: Path) -> tuple[list[str], list[str], list[int]]:
-    """Lesion, image and class of each row, in file order."""
+    """Lesion, image and class of each row, in file order, on which the split `paper` depends."""
     codes = {code: label for label, code in enumerate(SKIN_CLASSES)}
     lesions: dict[str, str] = {}  # by image
-    labels: list[int] = []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            table = csv.DictReader(lines)
-            if missing := {"lesion_id", "image_id", "dx"} - set(table.fieldnames or ()):
-                raise CorruptDatasetError(
-                    f"{path} has no column {', '.join(sorted(missing))}; use the table as published"
-                )
-            for row in table:
-                image_id, dx = row["image_id"], row["dx"]
-                if dx not in codes:
-                    raise CorruptDatasetError(
-                        f"{path}, line {table.line_num}: dx is {dx!r}, "
-                        f"allowed are {', '.join(codes)}; use the table as published"
-                    )
-                if image_id in lesions:
-                    raise CorruptDatasetError(
-                        f"{path}, line {table.line_num}: {image_id} has a row already; remove one"
-                    )
-                lesions[image_id] = row["lesion_id"]
-                labels.append(codes[dx])
-    except (UnicodeDecodeError, csv.Error) as error:
+    diagnoses: dict[str, str] = {}  # by lesion
+    remedy = "use the table as published"
+    with (
+        reading(path, "is not a readable table", remedy),
+        open_file(path) as file,
+        io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines,
+    ):
+        table = csv.DictReader(lines)
+        header = list(table.fieldnames or ())
+        for column in COLUMNS:
+            if (n := header.count(column)) != 1:
+                has = f"has {n} columns" if n else "has no column"
+                raise CorruptDatasetError(f"{path} {has} {column}; {remedy}")
+        for row in table:
+            lesion, image_id, dx = (row[column] for column in COLUMNS)
+            if dx not in codes:
+                wrong = f"dx is {dx!r}, allowed are {', '.join(codes)}; {remedy}"
+            elif None in row:
+                wrong = f"it has more fields than the header; {remedy}"
+            elif not (lesion and lesion.strip() and image_id and image_id.strip()):
+                wrong = f"lesion_id is {lesion!r} and image_id {image_id!r}; {remedy}"
+            elif image_id in lesions:
+                wrong = f"{image_id} has a row already; remove one"
+            elif diagnoses.setdefault(lesion, dx) != dx:
+                wrong = f"{lesion} is {dx} here and {diagnoses[lesion]} above; {remedy}"
+            else:
+                lesions[image_id] = lesion
+                continue
+            raise CorruptDatasetError(f"{path}, line {table.line_num}: {wrong}")
+    if not lesions:
+        raise CorruptDatasetError(f"{path} has no row; {remedy}")
+    rows = "".join(f"{lesion},{image},{diagnoses[lesion]}\n" for image, lesion in lesions.items())
+    digest = hashlib.sha256(rows.encode()).hexdigest()
+    if len(lesions) == N_ROWS and digest != ROWS_SHA256:
         raise CorruptDatasetError(
-            f"{path} is not a readable table ({error}); use the table as published"
-        ) from error
-    if not labels:
-        raise CorruptDatasetError(f"{path} has no row; use the table as published")
-    return list(lesions.values()), list(lesions), labels
+            f"{path} has as many rows as published, but with other content or in another order, "
+            f"and the splits depend on it (a spreadsheet may have sorted it); {remedy}"
+        )
+    return list(lesions.values()), list(lesions), [codes[diagnoses[of]] for of in lesions.values()]
 
 
-def _skin_images(folder: Path) -> dict[str, str]:
-    """The images below the folder by id; Kaggle's archive has each of them twice."""
+def _skin_images(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The images below the folder by id; Kaggle's archive has each of them twice.
+
+    Returns:
+        The first file of each id, and for each other one the first file that it should equal.
+    """
     images: dict[str, str] = {}
-    places = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    for place in sorted(places):
+    copies: dict[str, str] = {}
+    with reading(folder, "cannot be searched", "replace it with an intact copy"):
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    for place in (folder / name for name in names if os.path.isdir(folder / name)):
         for path in _images_in(place):
             first = images.setdefault(Path(path).stem, path)
-            if first is not path and os.path.getsize(first) != os.path.getsize(path):
-                raise CorruptDatasetError(
-                    f"{first} and {path} have one name and differ; remove the wrong one"
-                )
-    return images
+            if first is not path:
+                copies[path] = first
+    return images, copies
+
+
+def _require_equal(path: str, first: str) -> None:
+    with (
+        reading(path, "cannot be compared", "remove it"),
+        open_file(path) as one,
+        open_file(first) as other,
+    ):
+        equal = one.read() == other.read()
+    if not equal:
+        raise CorruptDatasetError(
+            f"{first} and {path} have one name and differ; remove the wrong one"
+        )
 
 
 def _decode_all(
@@ -331,14 +379,8 @@ def _threads(files: Sequence[str]) -> int:
 
 def _decode(path: str, size: int, channels: int) -> np.ndarray:
     """One image, resized straight to a square with bilinear interpolation, as in Keras."""
-    from PIL import Image
+    from PIL.Image import Resampling
 
-    try:
-        with Image.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CorruptDatasetError(
-            f"{path} is not a complete image ({error}); replace it with an intact copy"
-        ) from error
-    pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    image = open_image(path, "L" if channels == 1 else "RGB")
+    pixels = np.asarray(image.resize((size, size), Resampling.BILINEAR))
     return pixels.reshape(size, size, channels)

@@ -8,12 +8,15 @@ References:
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
 import zipfile
-import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -28,6 +31,8 @@ from varreg.datasets.core import (
     Task,
     UnknownDatasetError,
     assemble,
+    open_file,
+    reading,
 )
 from varreg.datasets.places import data_roots
 
@@ -118,7 +123,7 @@ def find(name: str, size: int, root: str | Path | None = None) -> tuple[Path, st
     """
     for words, folder in data_roots(root).items():
         for path in (folder / "medmnist" / file_name(name, size), folder / file_name(name, size)):
-            if path.is_file():
+            if os.path.lexists(path):  # a broken link is named when it is read
                 return path, words
     return None
 
@@ -171,14 +176,15 @@ def load(name: str, size: int, root: str | Path | None, may_download: bool) -> D
             f"of them, or download it: python -m varreg data fetch {name} --size {size}"
         )
     path, words = found
-    labels = _read_labels(path, name)
+    archive = _Archive(path, name, size)
+    labels = archive.labels()
     counts = tuple(len(labels[part]) for part in PARTS)
     shape = _image_shape(name, size)
 
     def fill(array: np.ndarray) -> None:
         start = 0
         for part, count in zip(PARTS, counts, strict=True):
-            _read_member(path, f"{part}_images", array[start : start + count])
+            archive.read_images(part, array[start : start + count])
             start += count
 
     images, images_sha256 = cached_array(
@@ -216,73 +222,106 @@ def _image_shape(name: str, size: int) -> tuple[int, ...]:
     return (size, size, 3) if info()[name]["n_channels"] == 3 else (size, size)
 
 
-def _corrupt(path: Path, what: str) -> CorruptDatasetError:
-    return CorruptDatasetError(
-        f"{path} {what}; delete the file and fetch it again with `python -m varreg data fetch`"
-    )
-
-
-def _read_labels(path: Path, name: str) -> dict[str, np.ndarray]:
-    """The checked labels of each part, ``(N, 1)`` or, for multilabel tasks, ``(N, L)``."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {Path(member).stem for member in archive.namelist()}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise _corrupt(path, f"is not a complete .npz file ({error})") from error
-    wanted = {f"{part}_{kind}" for part in PARTS for kind in ("images", "labels")}
-    if missing := sorted(wanted - members):
-        raise _corrupt(path, f"lacks {', '.join(missing)}, which every MedMNIST file has")
-
-    n_classes = len(info()[name]["label"])
-    width, top = (n_classes, 1) if task(name) == "multilabel" else (1, n_classes - 1)
-    labels = {}
-    for part in PARTS:
-        key = f"{part}_labels"
-        labels[part] = values = _read_member(path, key)
-        expected = (info()[name]["n_samples"][part], width)
-        if values.shape != expected:
-            raise _corrupt(path, f"holds {key} of shape {values.shape}, {name} has {expected}")
-        if values.dtype.kind not in "ui":
-            raise _corrupt(path, f"holds {key} of type {values.dtype}, labels are integers")
-        if values.min() < 0 or values.max() > top:
-            raise _corrupt(
-                path, f"holds {key} from {values.min()} to {values.max()}, allowed are 0 to {top}"
-            )
-    return labels
-
-
-def _read_member(path: Path, key: str, into: np.ndarray | None = None) -> np.ndarray:
-    """Reads one array of an .npz file.
+class _Archive:
+    """An .npz file of MedMNIST, which may have been unpacked and packed again by other programs.
 
     Args:
         path: the file.
-        key: the array's name.
-        into: where to write it, piece by piece, so that it need not fit into memory; the array in
-            the file must have its shape and type.
+        name: the data set.
+        size: pixels along an edge.
+
+    Raises:
+        CorruptDatasetError: If it is no zip file, or lacks an array or has it twice.
     """
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
-            if into is None:
-                return np.lib.format.read_array(stream, allow_pickle=False)
+
+    def __init__(self, path: Path, name: str, size: int) -> None:
+        self.path, self.name = path, name
+        fetch = f"fetch it again with `python -m varreg data fetch {name} --size {size}`"
+        if path.is_relative_to(cache_dir()):
+            self.remedy = f"delete this download and {fetch}"
+        else:
+            self.remedy = (
+                f"only MedMNIST's own arrays have this name. Move the file elsewhere and {fetch}; "
+                "images of your own can be put into a varreg.datasets.Dataset"
+            )
+        with self._reading("is not a complete .npz file") as archive:
+            members = [PurePosixPath(member) for member in archive.namelist()]
+        # Programs that pack a folder put its name before those of the arrays.
+        arrays = [member for member in members if member.suffix == ".npy"]
+        counts = Counter(member.stem for member in arrays)
+        wanted = [f"{part}_{kind}" for kind in ("images", "labels") for part in PARTS]
+        if missing := [key for key in wanted if not counts[key]]:
+            raise self._corrupt(f"lacks {', '.join(missing)}, which every MedMNIST file has")
+        if twice := [key for key in wanted if counts[key] > 1]:
+            raise self._corrupt(f"holds {', '.join(twice)} more than once")
+        self.members = {member.stem: str(member) for member in arrays}
+
+    def labels(self) -> dict[str, np.ndarray]:
+        """The checked labels of each part, ``(N, 1)`` or, for multilabel tasks, ``(N, L)``."""
+        n_classes = len(info()[self.name]["label"])
+        width, top = (n_classes, 1) if task(self.name) == "multilabel" else (1, n_classes - 1)
+        labels = {}
+        for part in PARTS:
+            key = f"{part}_labels"
+            expected = (info()[self.name]["n_samples"][part], width)
+            with self._array(key) as (stream, shape, fortran_order, dtype):
+                # Before there is any memory for them: a header may claim what it likes.
+                if shape != expected:
+                    raise self._corrupt(f"holds {key} of shape {shape}, {self.name} has {expected}")
+                if dtype.kind not in "ui":
+                    raise self._corrupt(f"holds {key} of type {dtype}, labels are integers")
+                values = np.empty(shape, dtype, order="F" if fortran_order else "C")
+                _fill(values.T if fortran_order else values, stream)
+            if values.min() < 0 or values.max() > top:
+                raise self._corrupt(
+                    f"holds {key} from {values.min()} to {values.max()}, allowed are 0 to {top}"
+                )
+            labels[part] = values
+        return labels
+
+    def read_images(self, part: str, into: np.ndarray) -> None:
+        """Reads the images of a part piece by piece: they need not fit into memory."""
+        key = f"{part}_images"
+        with self._array(key) as (stream, shape, fortran_order, dtype):
+            if (shape, dtype, fortran_order) != (into.shape, into.dtype, False):
+                order = " in Fortran's order" if fortran_order else ""
+                raise self._corrupt(
+                    f"holds {key} of shape {shape} and type {dtype}{order}, "
+                    f"expected are {into.shape} and {into.dtype}"
+                )
+            _fill(into, stream)
+
+    def _corrupt(self, what: str) -> CorruptDatasetError:
+        return CorruptDatasetError(f"{self.path} {what}; {self.remedy}")
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[zipfile.ZipFile]:
+        with (
+            reading(self.path, what, self.remedy),
+            open_file(self.path) as file,
+            zipfile.ZipFile(file) as archive,
+        ):
+            yield archive
+
+    @contextmanager
+    def _array(self, key: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], bool, np.dtype]]:
+        """The stream of an array behind its header, and what the header says."""
+        with (
+            self._reading(f"cannot be read at {key}") as archive,
+            archive.open(self.members[key]) as stream,
+        ):
             version = np.lib.format.read_magic(stream)
             read_header = (
                 np.lib.format.read_array_header_1_0
                 if version == (1, 0)
                 else np.lib.format.read_array_header_2_0
             )
-            shape, fortran_order, dtype = read_header(stream)
-            if (shape, dtype, fortran_order) != (into.shape, into.dtype, False):
-                raise CorruptDatasetError(
-                    f"holds {key} of shape {shape} and type {dtype}, "
-                    f"expected are {into.shape} and {into.dtype}"
-                )
-            rest = memoryview(into).cast("B")
-            while len(rest) and (n_bytes := stream.readinto(rest[:CHUNK])):
-                rest = rest[n_bytes:]
-            if len(rest) or stream.read(1):  # reading to the end also checks the checksum
-                raise ValueError("it is shorter or longer than its header says")
-            return into
-    except CorruptDatasetError as error:
-        raise _corrupt(path, str(error)) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _corrupt(path, f"cannot be read at {key} ({error})") from error
+            yield stream, *read_header(stream)
+
+
+def _fill(array: np.ndarray, stream: IO[bytes]) -> None:
+    rest = memoryview(array).cast("B")
+    while len(rest) and (n_bytes := stream.readinto(rest[:CHUNK])):
+        rest = rest[n_bytes:]
+    if len(rest) or stream.read(1):  # reading to the end also checks the checksum
+        raise ValueError("it is shorter or longer than its header says")

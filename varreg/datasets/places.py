@@ -25,11 +25,11 @@ def data_roots(root: str | Path | None = None) -> dict[str, Path]:
     """
     roots: dict[str, Path] = {}
     if root is not None:
-        roots["the given root"] = Path(root).expanduser()
+        roots["the given root"] = Path(os.path.expanduser(root))
     if configured := os.environ.get("VARREG_DATA"):
-        roots["VARREG_DATA"] = Path(configured).expanduser()
+        roots["VARREG_DATA"] = Path(os.path.expanduser(configured))
     for words, folder in roots.items():
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # unlike pathlib's methods, it does not raise
             raise DatasetNotFoundError(
                 f"{words} is {folder}, which is not a folder; correct it or leave it out"
             )
