@@ -109,7 +109,7 @@ class Recording:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the device is not a CPU, by its name (:func:`varreg.runs.device_name`)."""
+        """Whether the device is not a CPU, by its name (:func:`varreg.machine.device_name`)."""
         return re.search(r"CPU, \d+ cores$", self.device) is None
 
 
