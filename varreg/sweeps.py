@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import joblib
 import torch
+from tqdm import tqdm
 
 import varreg
 
@@ -93,18 +96,30 @@ def _here(
     record: Callable[[R], object],
     jobs: int,
 ) -> Iterator[int]:
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-        jobs = joblib.effective_n_jobs(jobs)
-        calls = [joblib.delayed(_recorded)(task, perform, record, jobs) for task in tasks]
+    calls = [joblib.delayed(_recorded)(task, perform, record) for task in tasks]
+    with joblib.parallel_config(
+        backend="loky", inner_max_num_threads=1, initializer=_begin, initargs=(os.getpid(),)
+    ):
         yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
 
 
-def _recorded(
-    task: T, perform: Callable[[T], Iterable[R]], record: Callable[[R], object], jobs: int
-) -> int:
-    if jobs > 1:
-        torch.set_num_threads(1)
-        _may_grow()
+def _begin(parent: int) -> None:
+    """Set a worker process up before its first task."""
+    torch.set_num_threads(1)
+    _may_grow()
+    # The bars of tqdm share a semaphore between processes, which would outlive one that is ended.
+    tqdm.set_lock(threading.RLock())
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    """End this process when its parent is gone, which cannot say so when it is killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _recorded(task: T, perform: Callable[[T], Iterable[R]], record: Callable[[R], object]) -> int:
     reuse_freed_memory()
     recorded = 0
     for result in perform(task):
