@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import logging
+import numbers
 import os
 import platform
 import threading
@@ -81,6 +83,10 @@ def check_sweep(jobs: int, dask: str | None) -> None:
     Raises:
         ValueError: If ``jobs`` is not allowed, or given together with ``dask``.
     """
+    if isinstance(jobs, bool) or not isinstance(jobs, numbers.Integral):
+        raise ValueError(f"jobs is {jobs!r}; give a whole number: 1 or more, or -1 for one a core")
+    if dask is not None and not isinstance(dask, str):
+        raise ValueError(f"dask is {dask!r}; give the address of a scheduler, or None")
     if jobs == 0 or jobs < -1:
         raise ValueError(f"jobs is {jobs}; it must be 1 or more, or -1 for one a core")
     if dask is not None and jobs != 1:
@@ -188,11 +194,6 @@ def _on_cluster(
         try:
             for future in as_completed(futures, loop=client.loop):
                 yield keep(future)
-        except CancelledError as error:
-            raise ConnectionError(
-                f"lost the Dask cluster at {address} ({error}); what it had finished is "
-                "recorded, and the same call goes on from there"
-            ) from error
         finally:
             # Results may have arrived that the loop, interrupted, did not come to.
             for future in [future for future in waiting if future.status == "finished"]:
@@ -203,6 +204,7 @@ def _on_cluster(
 def _connected(address: str) -> Iterator[Client]:
     try:
         from distributed import Client
+        from distributed.comm import CommClosedError
     except ImportError as error:
         raise ValueError(
             f"dask is {address!r}, and the package distributed is not here; install it with "
@@ -216,8 +218,27 @@ def _connected(address: str) -> Iterator[Client]:
             f"dask is {address!r}, where no scheduler answers ({error}); give the address that "
             "`dask scheduler` prints, such as tcp://host:8786, or the path of its --scheduler-file"
         ) from error
-    with client:
-        yield client
+    try:
+        with _quiet("distributed", "distributed.client"), client:
+            yield client
+    except (CancelledError, CommClosedError) as error:
+        raise ConnectionError(
+            f"lost the Dask cluster at {address} ({error}); what had come from it is recorded, "
+            "and the same call goes on from there"
+        ) from error
+
+
+@contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """Leave it to an error of this package to say that a cluster was lost."""
+    before = {name: logging.getLogger(name).level for name in loggers}
+    try:
+        for name in loggers:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _check_cluster(client: Client, address: str) -> None:
