@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varreg import runs
-from varreg.datasets.core import Subset
 from varreg.columns import PROVENANCE_COLUMNS
+from varreg.datasets.core import Subset
 from varreg.ledger import Ledger
 from varreg.probes import PROBES, Unit, bits, carried, leakage, predictions, thresholds, units
 from varreg.runs import RunSpec, run_all
