@@ -21,7 +21,7 @@ from varreg import models
 from varreg.features import FeatureTap
 from varreg.ledger import Ledger, default_results
 from varreg.loss import VariancePenalizedLoss
-from varreg.runs import stamp
+from varreg.machine import stamp
 from varreg.sweeps import reuse_freed_memory
 from varreg.training import as_device
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varreg import runs
+from varreg.columns import PROVENANCE_COLUMNS
 from varreg.datasets.core import Subset
-from varreg.ledger import PROVENANCE_COLUMNS, Ledger
+from varreg.ledger import Ledger
 from varreg.metrics import classification_metrics, cross_entropy
 from varreg.probes import (
     PROBES,
@@ -381,7 +382,9 @@ def test_temperatures_are_of_the_recorded_models():
     for row in [] if units_.empty else units_.to_dict("records"):
         study = Ledger(row["source"]).runs()
         its = study[
-            (study[["method", "model", "seed"]] == ["baseline", row["model"], row["seed"]]).all(axis=1)
+            (study[["method", "model", "seed"]] == ["baseline", row["model"], row["seed"]]).all(
+                axis=1
+            )
             & (study["split"].isna() | (study["split"] == "lesion"))
         ]
         mine = details[(details["key"] == row["key"]) & (details["temperature_used"] == 1)]

@@ -7,7 +7,8 @@ import math
 import pandas as pd
 import pytest
 
-from varreg.ledger import PROVENANCE_COLUMNS, Ledger
+from varreg.columns import PROVENANCE_COLUMNS
+from varreg.ledger import Ledger
 from varreg.runs import MissingRunsError, RunSpec
 from varreg.studies import (
     STUDIES,

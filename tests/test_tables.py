@@ -67,7 +67,9 @@ def test_published_table_judges_each_number_by_the_right_runs():
 
 
 def test_a_number_of_a_log_is_compared_with_its_own_quantity_alone():
-    runs = study({"baseline": 0.0, "penalized": 0.0}, models=["paper_cnn"], seeds=6, test_auroc=0.9447)
+    runs = study(
+        {"baseline": 0.0, "penalized": 0.0}, models=["paper_cnn"], seeds=6, test_auroc=0.9447
+    )
     numbers = published.select("skin", source=published.RELEASED_LOG)
     by = tables.against_published(runs, numbers).set_index(["method", "metric"])
     area = by.loc[("baseline", "auroc")]

@@ -164,7 +164,7 @@ class Recordings:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the device is not a CPU, by its name (:func:`varreg.runs.device_name`)."""
+        """Whether the device is not a CPU, by its name (:func:`varreg.machine.device_name`)."""
         return re.search(r"CPU, \d+ cores$", self.device) is None
 
     @property

@@ -10,8 +10,9 @@ import torch
 import varreg
 from varreg import datasets
 from varreg.ledger import Ledger, default_results
+from varreg.machine import device_name
 from varreg.probes import PROBES, units
-from varreg.runs import MissingRunsError, device_name
+from varreg.runs import MissingRunsError
 from varreg.studies import STUDIES, specs
 from varreg.training import default_device
 
