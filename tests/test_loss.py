@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import io
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -11,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from varreg import LossParts, VariancePenalizedLoss, feature_variance, split_features
-from varreg.loss import NonFiniteFeaturesError, draw_features
+from varreg.loss import NonFiniteFeaturesError, NotATensorError, draw_features
 
 # ---------------------------------------------------------------- an independent reference
 
@@ -219,9 +223,12 @@ def test_the_start_of_the_draw_is_uniform():
     assert scipy.stats.chisquare(np.bincount(starts, minlength=10)).pvalue > 1e-3
 
 
-def test_a_draw_copies_nothing():
-    first, second = draw_features(1000, 30), draw_features(1000, 30)
-    assert first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+def test_what_was_drawn_can_be_changed_without_changing_later_draws():
+    features, generator = torch.randn(4, 1000), torch.Generator()
+    expected = feature_variance(features, 0.03, generator=generator.manual_seed(1))
+    draw_features(1000, 30).zero_()
+    draw_features(1000, 30).numpy()[:] = 7
+    assert feature_variance(features, 0.03, generator=generator.manual_seed(1)) == expected
 
 
 def test_a_first_draw_in_inference_mode_does_not_spoil_later_ones():
@@ -309,6 +316,120 @@ def test_a_large_mean_does_not_swallow_the_variance():
     )
 
 
+def errors(features: torch.Tensor, ratio: float = 1.0) -> tuple[float, float]:
+    """Relative errors of value and gradient against float64; the latter as a norm."""
+    leaf = features.detach().requires_grad_()
+    draw = torch.Generator().manual_seed(0)
+    value = feature_variance(leaf, ratio, generator=draw)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    flat = features.detach().double().flatten(1).numpy()
+    count = flat.shape[1]
+    sampled = max(1, round(ratio * count))
+    weights = np.full(count, 1 / count)
+    if sampled < count:
+        draw.manual_seed(0)
+        weights = draw_features(count, sampled, draw, dtype=torch.float64).numpy()
+    centred = flat - flat.mean(0)
+    exact, slope = centred.var(0) @ weights, 2 * weights * centred / len(flat)
+    difference = np.linalg.norm(gradient.double().flatten(1).numpy() - slope)
+    return abs(value.item() - exact) / exact, difference / np.linalg.norm(slope)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 10.0, 1e3, 1e6])
+@pytest.mark.parametrize(
+    "shape", [(2, 40), (32, 400), (128, 100), (257, 20), (1000, 30), (65_537, 8), (1_000_000, 1)]
+)
+def test_any_mean_and_any_batch_size(shape, ratio):
+    features = (torch.randn(shape, dtype=torch.float64) + ratio).float()
+    assert max(errors(features)) < 1e-5
+    assert max(errors(features, 0.4)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mean", [0.0, 3.0, 200.0])
+@pytest.mark.parametrize("count", [2, 100, 5000])
+def test_any_mean_in_half_precision(dtype, mean, count):
+    features = (torch.randn(count, 50) * 4 + mean).to(dtype)
+    value, gradient = errors(features)
+    assert value < 1e-5
+    if count < 5000 or dtype == torch.bfloat16:  # smaller gradients are below float16's least
+        assert gradient < 2 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("count", [8, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_constant_features_vary_by_nothing_however_large(count, dtype):
+    features = torch.full((count, 5), 1e30, dtype=dtype, requires_grad=True)
+    value = feature_variance(features)
+    value.backward()
+    assert value.item() == 0
+    assert not features.grad.any()
+    slope, value = torch.func.grad_and_value(feature_variance)(features.detach())
+    assert value.item() == 0
+    assert not slope.any()
+
+
+def test_constant_features_beside_others_cost_no_digits():
+    features = torch.randn(64, 30) + 0.5
+    features[:, :20] = 1e4
+    assert max(errors(features)) < 1e-5
+
+
+STRIDES = {
+    "transposed": lambda f: f.T.contiguous().T,
+    "every other": lambda f: f.repeat_interleave(2, 1)[:, ::2],
+    "every other row": lambda f: f.repeat_interleave(2, 0)[::2],
+    "channels last": lambda f: f.reshape(-1, 2, 3, 4).contiguous(memory_format=torch.channels_last),
+    "five axes": lambda f: f.reshape(-1, 2, 3, 2, 2).permute(0, 3, 1, 4, 2),
+    "expanded": lambda f: f[:, :1].expand(-1, 24),
+}
+
+
+@pytest.mark.parametrize("layout", STRIDES)
+@pytest.mark.parametrize("count", [40, 700])
+@pytest.mark.parametrize("mean", [0.0, 1e4])
+def test_any_stride(layout, count, mean):
+    assert max(errors(STRIDES[layout](torch.randn(count, 24) + mean))) < 1e-5
+
+
+def random_features(seed: int) -> torch.Tensor:
+    random = np.random.default_rng(seed)
+    count, width = int(2 ** random.uniform(1, 12)), int(2 ** random.uniform(0, 6))
+    mean = 10 ** random.uniform(-3, 6) * random.choice([-1, 1], width)
+    scale = 10 ** random.uniform(-10, 10)
+    noise = random.standard_normal if random.random() < 0.5 else random.standard_exponential
+    features = torch.tensor(scale * (noise((max(count, 2), width)) + mean)).float()
+    return list(STRIDES.values())[seed % 2](features) if seed % 3 == 0 else features
+
+
+@given(seed=st.integers(0, 2**32 - 1), ratio=st.sampled_from([1.0, 0.3]))
+def test_value_and_gradient_of_random_features(seed, ratio):
+    value, gradient = errors(random_features(seed), ratio)
+    assert value < 1e-5
+    assert gradient < 1e-5
+
+
+@pytest.mark.slow
+def test_value_and_gradient_of_ten_thousand_random_features():
+    found = np.array(
+        [errors(random_features(seed), (1.0, 0.3)[seed % 2]) for seed in range(10_000)]
+    )
+    value, gradient = found.max(0)
+    print(f"largest relative error: value {value:.1e}, gradient {gradient:.1e}")
+    assert value < 1e-5
+    assert gradient < 1e-5
+
+
+def test_half_precision_logits_lose_nothing():
+    logits, target, features = batch("multiclass", n=200)
+    for dtype in (torch.float16, torch.bfloat16):
+        rounded = logits.to(dtype)
+        parts = VariancePenalizedLoss("multiclass")(rounded, target, features)
+        assert parts.cross_entropy.item() == pytest.approx(
+            reference_cross_entropy(rounded.double(), target, "multiclass"), rel=1e-6
+        )
+
+
 def test_float64_stays_float64():
     assert feature_variance(torch.randn(3, 2, dtype=torch.float64)).dtype == torch.float64
 
@@ -354,6 +475,18 @@ def test_concatenated_tensor_gives_the_released_loss(activation, extreme):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_split_of_probabilities_in_half_precision_clips_as_float32_does(dtype, activation):
+    both = torch.tensor([[1.0, 2.0, 1.0, 0.0], [3.0, 4.0, 0.25, 0.75]]).to(dtype)
+    logits, features = split_features(both, 2, activation=activation)
+    expected, _ = split_features(both.float(), 2, activation=activation)
+    assert torch.equal(logits, expected)
+    assert logits.isfinite().all()
+    assert torch.equal(features, both[:, :2])
+    assert split_features(both, 2)[0].dtype == dtype
+
+
 def test_split_of_logits_and_gradient_through_it():
     both = torch.randn(4, 5, requires_grad=True)
     logits, features = split_features(both, 2)
@@ -378,6 +511,10 @@ def test_split_of_logits_and_gradient_through_it():
         (torch.full((4, 3), 1.5), 1, "sigmoid", r"from 1.5 to 1.5; probabilities lie in \[0, 1\]"),
         (torch.full((4, 3), -0.5), 2, "softmax", r"last 2 columns go from -0.5 .*activation=None"),
         (torch.full((4, 3), torch.nan), 1, "sigmoid", "from nan to nan; probabilities lie in"),
+        (torch.ones(4, 3).long(), 1, None, "concatenated is torch.int64; it must be floating"),
+        ([[1.0, 2.0]], 1, None, r"concatenated is a list; it must be a torch\.Tensor"),
+        (torch.rand(4, 3), 1.0, None, "n_outputs is 1.0; it must be an integer"),
+        (torch.rand(4, 3), True, None, "n_outputs is True; it must be an integer"),
     ],
 )
 def test_split_refuses(tensor, n_outputs, activation, message):
@@ -416,9 +553,89 @@ def test_features_that_are_not_floating_point(dtype):
         feature_variance(torch.zeros(3, 2, dtype=dtype))
 
 
+def test_features_of_eight_bits_or_sparse():
+    with pytest.raises(ValueError, match=r"float8_e4m3fn; .* float16, bfloat16"):
+        feature_variance(torch.zeros(3, 2).to(torch.float8_e4m3fn))
+    with pytest.raises(ValueError, match=r"torch.sparse_coo; .* call to_dense\(\)"):
+        feature_variance(torch.eye(3).to_sparse())
+
+
 def test_features_that_are_no_tensor():
-    with pytest.raises(TypeError, match=r"features is a list; it must be a torch\.Tensor"):
-        feature_variance([[1.0], [2.0]])
+    for kind in (TypeError, ValueError):
+        with pytest.raises(kind, match=r"features is a list; it must be a torch\.Tensor"):
+            feature_variance([[1.0], [2.0]])
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("wrong", [None, [0.0, 1.0], np.zeros(2), (torch.zeros(2),), {"a": 1}])
+def test_arguments_that_are_no_tensors(at, wrong):
+    arguments = [torch.zeros(2), torch.zeros(2), torch.rand(2, 3)]
+    arguments[at] = wrong
+    name = ("logits", "target", "features")[at]
+    with pytest.raises(NotATensorError, match=f"{name} is a {type(wrong).__name__}; it must be"):
+        VariancePenalizedLoss("binary")(*arguments)
+
+
+NO_NUMBERS = [None, "0.5", True, np.bool_(True), 1j, [0.5], torch.tensor(0.5)]
+
+
+@pytest.mark.parametrize("wrong", NO_NUMBERS, ids=repr)
+@pytest.mark.parametrize("name", ["variance_weight", "feature_sampling_ratio", "lambda_"])
+def test_parameters_that_are_no_numbers(name, wrong):
+    word = "sampling ratio" if name == "feature_sampling_ratio" else name
+    with pytest.raises(ValueError, match=rf"{word} is .*; it must be a number"):
+        VariancePenalizedLoss("binary", **{name: wrong})
+    criterion = VariancePenalizedLoss("binary")
+    setattr(criterion, name, wrong)
+    with pytest.raises(ValueError, match=rf"{word} is .*; it must be a number"):
+        criterion(*batch("binary"))
+    with pytest.raises(ValueError, match=r"sampling ratio is .*; it must be a number"):
+        feature_variance(torch.rand(3, 2), wrong)
+
+
+def test_numbers_of_numpy_are_numbers():
+    logits, target, features = batch("binary")
+    parts = [
+        VariancePenalizedLoss("binary", kind(1), kind(1), kind(1))(logits, target, features)
+        for kind in (float, int, np.float16, np.float32, np.float64, np.int64, np.uint8)
+    ]
+    assert all(torch.equal(torch.stack(p), torch.stack(parts[0])) for p in parts)
+    # 0.2 of a hundred thousand overflows float16.
+    features = torch.rand(2, 100_000)
+    leaf = features.requires_grad_()
+    feature_variance(leaf, np.float16(0.2)).backward()
+    assert leaf.grad.ne(0).any(0).sum() == round(float(np.float16(0.2)) * 100_000)
+
+
+@pytest.mark.parametrize("wrong", [3, "cpu", np.random.default_rng(0)], ids=repr)
+def test_generators_that_are_none(wrong):
+    message = r"generator is .*; it must be a torch\.Generator, such as"
+    with pytest.raises(ValueError, match=message):
+        feature_variance(torch.rand(3, 2), generator=wrong)
+    with pytest.raises(ValueError, match=message):
+        VariancePenalizedLoss("binary", generator=wrong)
+    with pytest.raises(ValueError, match=message):
+        draw_features(5, 2, wrong)
+
+
+@pytest.mark.parametrize(("count", "sampled"), [(5, 6), (5, 0), (0, 1), (5.0, 2), (5, None)])
+def test_draws_that_are_none(count, sampled):
+    with pytest.raises(ValueError, match=r"(count|sampled) is .*; it must be"):
+        draw_features(count, sampled)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_features_without_gradient_under_logits_with_one(weight):
+    logits, target, features = batch("binary")
+    logits.requires_grad_()
+    criterion = VariancePenalizedLoss("binary", weight, 1.0)
+    if weight:
+        with pytest.raises(ValueError, match=r"features need no gradient and logits do.*use_reent"):
+            criterion(logits, target, features)
+    else:
+        criterion(logits, target, features).total.backward()
+    with torch.no_grad():  # only the numbers are wanted
+        assert criterion(logits, target, features).feature_variance > 0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -648,6 +865,136 @@ def test_compiles_the_draw_without_a_graph_break():
     assert compiled.feature_variance > 0
 
 
+SHAPES = [(4, 7), (5, 9), (3, 2, 3), (4, 2, 5), (3, 2, 3, 3), (4, 2, 5, 3), (2, 2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("ratio", [1.0, 0.3])
+def test_compiles_for_changing_sizes_and_axes(dynamic, ratio):
+    compiled = torch.compile(feature_variance, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for shape in (*SHAPES, (3, 4, 6, 5), (5, 4, 7, 6)):
+        features = torch.randn(shape)
+        if shape in ((3, 4, 6, 5), (5, 4, 7, 6)):
+            features = features.contiguous(memory_format=torch.channels_last)
+        features.requires_grad_()
+        value = compiled(features, ratio)
+        (gradient,) = torch.autograd.grad(value, features)
+        if ratio == 1:
+            expected = feature_variance(features)
+            torch.testing.assert_close(value, expected)
+            torch.testing.assert_close(gradient, torch.autograd.grad(expected, features)[0])
+        else:
+            count = features[0].numel()
+            assert gradient.ne(0).any(0).sum() == max(1, round(ratio * count))
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("mean", [1.0, 1e6])
+def test_compiled_is_as_exact(mean):
+    features = torch.randn(1000, 20) + mean
+    compiled = torch.compile(feature_variance, fullgraph=True, backend="aot_eager")
+    assert compiled(features).item() == pytest.approx(reference_variance(features), rel=1e-5)
+
+
+def test_a_generator_is_respected_by_a_compiled_loss_or_refused():
+    features = torch.arange(400.0).reshape(4, 100) ** 2
+    draw = torch.Generator()
+
+    def loss(features: torch.Tensor) -> torch.Tensor:
+        return feature_variance(features, 0.1, generator=draw)
+
+    draw.manual_seed(5)
+    expected = [loss(features).item() for _ in range(3)]
+    draw.manual_seed(5)
+    compiled = torch.compile(loss, backend="eager")
+    assert [compiled(features).item() for _ in range(3)] == expected
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=r"leave generator out, .* compile without fullgraph=True"):
+        torch.compile(loss, backend="eager", fullgraph=True)(features)
+    everything = torch.compile(feature_variance, backend="eager", fullgraph=True)
+    torch.testing.assert_close(everything(features, generator=draw), feature_variance(features))
+
+
+# ---------------------------------------------------------------- PyTorch's transforms
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # in torch.func itself
+@pytest.mark.parametrize("ratio", [1.0, 0.4])
+@pytest.mark.parametrize("validate", [True, False])
+def test_transforms_of_torch_func_give_what_autograd_gives(ratio, validate):
+    stack = torch.randn(3, 5, 4, 2, dtype=torch.float64, requires_grad=True)
+
+    def penalty(features: torch.Tensor) -> torch.Tensor:
+        draw = torch.Generator().manual_seed(3)  # the same draw for every evaluation
+        return feature_variance(features, ratio, generator=draw, validate=validate)
+
+    values = torch.stack([penalty(features) for features in stack])
+    (slopes,) = torch.autograd.grad(values.sum(), stack)
+    features, tangent = stack[0].detach(), torch.randn(5, 4, 2, dtype=torch.float64)
+    torch.testing.assert_close(torch.func.grad(penalty)(features), slopes[0])
+    torch.testing.assert_close(torch.func.jacrev(penalty)(features), slopes[0])
+    forward = torch.func.jacfwd(penalty, randomness="same")
+    torch.testing.assert_close(forward(features), slopes[0])
+    value, moved = torch.func.jvp(penalty, (features,), (tangent,))
+    torch.testing.assert_close(value, values[0].detach())
+    torch.testing.assert_close(moved, (slopes[0] * tangent).sum())
+    hessian = torch.autograd.functional.hessian(penalty, features)
+    twice = torch.func.jacfwd(torch.func.jacrev(penalty), randomness="same")
+    torch.testing.assert_close(twice(features), hessian)
+    with forward_ad.dual_level():
+        dual = penalty(forward_ad.make_dual(features, tangent))
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, moved)
+    if ratio == 1:
+        torch.testing.assert_close(torch.vmap(penalty)(stack.detach()), values.detach())
+        torch.testing.assert_close(torch.vmap(torch.func.grad(penalty))(stack.detach()), slopes)
+
+
+def test_draws_of_vmap_are_those_of_its_randomness():
+    stack = torch.randn(1, 5, 40).expand(6, 5, 40)
+    for randomness, different in (("same", 1), ("different", 6)):
+        found = torch.vmap(lambda f: feature_variance(f, 0.1), randomness=randomness)(stack)
+        assert (len(set(found.tolist())) > 1) == (different > 1)
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.vmap(lambda f: feature_variance(f, 0.1))(stack)
+
+
+def test_the_whole_loss_under_torch_func():
+    logits, target, features = batch("multiclass", n=8)
+    criterion = VariancePenalizedLoss("multiclass", 0.7, 1.0)
+    leaves = logits.clone().requires_grad_(), features.clone().requires_grad_()
+    expected = torch.autograd.grad(criterion(leaves[0], target, leaves[1]).total, leaves)
+
+    def total(logits: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        return criterion(logits, target, features).total
+
+    criterion.validate = False  # labels within the classes: a look at values
+    torch.testing.assert_close(torch.func.grad(total, (0, 1))(logits, features), expected)
+
+
+# ---------------------------------------------------------------- copies
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "save"])
+def test_a_copy_of_the_loss_goes_on_as_the_loss(way):
+    criterion = VariancePenalizedLoss(
+        "binary", 0.3, 0.2, 1.0, generator=torch.Generator().manual_seed(4)
+    )
+    given = batch("binary")
+    criterion(*given)  # the draw moves on
+    if way == "deepcopy":
+        twin = copy.deepcopy(criterion)
+    elif way == "pickle":
+        twin = pickle.loads(pickle.dumps(criterion))
+    else:
+        torch.save(criterion, file := io.BytesIO())
+        file.seek(0)
+        twin = torch.load(file, weights_only=False)
+    assert repr(twin) == repr(criterion)
+    assert twin.generator is not criterion.generator
+    for _ in range(3):
+        assert criterion(*given).total == twin(*given).total
+
+
 def test_mean_over_compiled_draws_is_the_value_over_all_features():
     features = torch.randn(8, 10) * torch.linspace(0.1, 3, 10)
     draw = torch.compile(feature_variance, fullgraph=True, backend="aot_eager")
@@ -671,6 +1018,35 @@ def test_gradient_checkpointing_gives_the_same_gradients():
 
     checkpointed = gradients(lambda x: checkpoint(body, x, use_reentrant=False))
     torch.testing.assert_close(checkpointed, gradients(body))
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("ratio", [0.3, 1.0])
+def test_a_checkpointed_step_has_the_gradient_of_its_draw_or_is_refused(use_reentrant, own, ratio):
+    body, head = nn.Linear(6, 20), nn.Linear(20, 1)
+    images, target = torch.randn(10, 6, requires_grad=True), torch.randint(2, (10,))
+    draw = torch.Generator().manual_seed(3) if own else None
+    criterion = VariancePenalizedLoss("binary", 5.0, ratio, generator=draw)
+
+    def step(images: torch.Tensor) -> torch.Tensor:
+        features = body(images).tanh()
+        return criterion(head(features), target, features).total
+
+    torch.manual_seed(8)
+    expected = step(images)
+    expected_gradient = torch.autograd.grad(expected, body.weight)[0]
+    if own:
+        draw.manual_seed(3)
+    torch.manual_seed(8)
+    total = checkpoint(step, images, use_reentrant=use_reentrant)
+    assert torch.equal(total, expected)
+    if own and ratio < 1:
+        with pytest.raises(ValueError, match=r"checkpointing computes again.* leave generator out"):
+            total.backward()
+    else:
+        total.backward()
+        torch.testing.assert_close(body.weight.grad, expected_gradient)
 
 
 def test_accumulation_adds_the_gradients_of_the_parts():

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from medmnist import INFO, Evaluator
@@ -12,6 +14,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss, recall_score, roc
 
 from varreg.metrics import (
     METRICS,
+    auroc,
     classification_metrics,
     expected_calibration_error,
     keras_auc,
@@ -76,8 +79,49 @@ def test_multilabel_recall_and_cross_entropy_label_by_label():
     recall = [recall_score(truth[:, k], scores[:, k] > 0.5) for k in range(5)]
     losses = [log_loss(truth[:, k], scores[:, k]) for k in range(5)]
     assert ours["recall"] == pytest.approx(recall)
-    assert ours["balanced_accuracy"] == pytest.approx(np.mean(recall))
+    balanced = [balanced_accuracy_score(truth[:, k], scores[:, k] > 0.5) for k in range(5)]
+    assert ours["balanced_accuracy"] == pytest.approx(np.mean(balanced))
     assert ours["cross_entropy"] == pytest.approx(np.mean(losses), rel=1e-9)
+
+
+def test_balanced_accuracy_of_labels_that_are_all_called_positive():
+    labels = (torch.rand(500, 14) < 0.1).float()
+    labels[:, 3] = 1  # there is nothing else: right everywhere
+    metrics = classification_metrics(torch.full((500, 14), 5.0), labels, "multilabel")
+    assert metrics["recall"] == [1.0] * 14
+    assert metrics["balanced_accuracy"] == pytest.approx((13 * 0.5 + 1) / 14)
+
+
+# ---------------------------------------------------------------- the order is that of the logits
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0, 1e3, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("task", "classes"), [("binary", 1), ("multiclass", 5), ("multilabel", 4)])
+def test_auroc_does_not_saturate(task, classes, dtype, scale):
+    logits, labels = split(task, classes)
+    logits = (logits * scale + (scale if task != "multiclass" else 0)).to(dtype)
+    truth = F.one_hot(labels) if task == "multiclass" else labels.reshape(len(labels), -1)
+    areas = []
+    for k in range(logits.shape[1]):
+        scores = []
+        for row in logits.tolist():  # with as many digits as it takes
+            exact = [Decimal(z) for z in row]
+            own = exact.pop(k)
+            if task == "multiclass":
+                own -= max(exact) + sum((z - max(exact)).exp() for z in exact).ln()
+            scores.append(own)
+        ranks = [sorted(scores).index(score) for score in scores]
+        areas.append(roc_auc_score(truth[:, k], ranks))
+    assert auroc(logits, labels, task) == pytest.approx(np.mean(areas), abs=1e-12)
+    assert classification_metrics(logits, labels, task)["auroc"] == auroc(logits, labels, task)
+
+
+def test_auroc_of_two_classes_is_that_of_the_difference():
+    logits = torch.tensor([[0, 40.0], [0, 41], [0, 42], [0, 43]])
+    labels = torch.tensor([0, 0, 1, 1])
+    assert auroc(logits, labels, "multiclass") == 1.0
+    assert auroc(torch.tensor([18.0, 19, 20, 21]), labels, "binary") == 1.0
 
 
 def loop_calibration_error(confidences, rights, bins: int = 15) -> float:
@@ -250,6 +294,14 @@ def test_half_precision_and_gradients_are_taken_as_they_are():
             "logits hold NaN or infinite",
         ),
         (torch.tensor([0, torch.inf]), torch.tensor([0, 1]), "binary", "the model has diverged"),
+        (
+            [0.0, 1.0],
+            torch.tensor([0, 1]),
+            "binary",
+            "logits is a list; it must be",
+        ),
+        (torch.zeros(2), np.array([0, 1]), "binary", "target is a ndarray; it must be"),
+        (torch.tensor([0, 1]), torch.tensor([0, 1]), "binary", "logits are torch.int64; they must"),
     ],
 )
 def test_refuses(logits, labels, task, message):

@@ -171,6 +171,37 @@ def test_predicts_nothing_where_not_enough_fit(starts_with_64, room, batch_size,
     assert len(model.given) == given  # 64 down to 1; a size that was given is kept
 
 
+@pytest.mark.parametrize(
+    ("images", "batch_size", "message"),
+    [
+        (torch.rand(4, 1, 4, 4), None, "images are torch.float32; they must be uint8, 0 to 255"),
+        (torch.zeros(4, 1, 4, 4).long(), None, "images are torch.int64; they must be uint8"),
+        (
+            np.zeros((4, 1, 4, 4), np.uint8),
+            None,
+            "images is a ndarray; it must be",
+        ),
+        (torch.zeros(4, 4).byte(), None, r"images have shape \(4, 4\); they must be \(N, C, ...\)"),
+        (torch.zeros(4, 3, 4, 4).byte(), None, "images have 3 channels; this scaling is for 1"),
+        (torch.zeros(4, 1, 4, 4).byte(), 0, "batch_size is 0; it must be 1 or more"),
+        (torch.zeros(4, 1, 4, 4).byte(), 2.5, "batch_size is 2.5; it must be an integer"),
+    ],
+)
+def test_predicts_nothing_of_what_are_no_images(images, batch_size, message):
+    with pytest.raises(ValueError, match=message):
+        predict(OutOfMemory(100), images, Scaling((0.0,), (1.0,)), batch_size=batch_size)
+
+
+def test_scaling_and_result_are_loaded_by_the_safe_default(tmp_path):
+    scaling = Scaling((0.5, 0.1, 0.2), (0.2, 0.3, 0.4))
+    fit = training.Fit([{"epoch": 1, "val_auroc": 0.5}], 1, scaling, 2.5)
+    torch.save({"scaling": scaling, "fit": fit}, tmp_path / "saved.pt")
+    loaded = torch.load(tmp_path / "saved.pt")
+    assert loaded == {"scaling": scaling, "fit": fit}
+    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    assert torch.equal(loaded["scaling"](images), scaling(images))
+
+
 # ---------------------------------------------------------------- precision and compilation
 
 
@@ -504,13 +535,13 @@ class Diverging(nn.Module):
 
     def __init__(self, at: int, what: str) -> None:
         super().__init__()
-        self.head = nn.Linear(144, 1)
+        self.scale, self.head = nn.Parameter(torch.ones(144)), nn.Linear(144, 1)
         self.at, self.what, self.calls = at, what, 0
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         bad = torch.nan if self.calls == self.at else 1.0
-        features = images.flatten(1) * (bad if self.what == "features" else 1.0)
+        features = self.scale * images.flatten(1) * (bad if self.what == "features" else 1.0)
         return self.head(features) * (bad if self.what == "logits" else 1.0)
 
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from varreg.augment import zoom_and_shift
 from varreg.features import FeatureTap
 from varreg.loss import LossParts, Task, VariancePenalizedLoss, check_target, draw_features
+from varreg.metrics import log_odds
 from varreg.training import (
     Fit,
     Monitor,
@@ -141,7 +142,8 @@ def fit_ensemble(
     device = as_device(device)
     scaling = Scaling.of(dataset.train.images, normalize)
     stack = _stacked(models).to(device)
-    _check_stack(stack, models, scaling(dataset.train.images[:2].to(device)), dataset)
+    example = scaling(dataset.train.images[:2].to(device))
+    _check_stack(stack, models, example, dataset)
     train, val = Source(dataset.train, device), Source(dataset.val, device)
     members = [
         _Member(place, seed, own.generator, Watch(patience))
@@ -150,7 +152,7 @@ def fit_ensemble(
     optimize = build_optimizer(stack, optimizer, learning_rate, weight_decay, adam_epsilon)
     best = {name: value.detach().clone() for name, value in stack.named_parameters()}
     running = members
-    layer = _features_enter(models[0])
+    layer = _features_enter(models[0], example)
     with FeatureTap(stack, layer) as tap:
         for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=None if progress else True):
             seen = _train(
@@ -343,9 +345,11 @@ def _check_stack(
         check_target(logits, subset.labels, dataset.task)
 
 
-def _features_enter(model: nn.Module) -> str:
-    """Name of the layer that the features enter, the last linear one."""
-    with FeatureTap(model) as tap:
+def _features_enter(model: nn.Module, images: Tensor) -> str:
+    """Name of the layer that the features enter, the one that makes the logits."""
+    with FeatureTap(model) as tap, torch.inference_mode():
+        model.eval()(images)
+        tap.take()
         return tap.layer
 
 
@@ -573,11 +577,11 @@ def _auroc(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
     By the mean ranks of the positives (Mann and Whitney, 1947), for all members at once and on
     the device; scikit-learn's goes member by member, four times as slowly on a CPU.
     """
+    scores = log_odds(logits, task)
     if task == "multiclass":
-        scores = logits.softmax(2)
         truth = F.one_hot(labels.reshape(logits.shape[:2]).long(), logits.shape[2])
     else:
-        scores, truth = logits.sigmoid(), labels.reshape(logits.shape)
+        truth = labels.reshape(logits.shape)
     scores, truth = (each.movedim(0, 2).contiguous() for each in (scores, truth.double()))
     ordered = scores.sort(2).values
     below, up_to = (torch.searchsorted(ordered, scores, right=side) for side in (False, True))

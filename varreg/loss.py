@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import numbers
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
@@ -14,6 +16,7 @@ from torch.autograd.function import FunctionCtx
 __all__ = [
     "LossParts",
     "NonFiniteFeaturesError",
+    "NotATensorError",
     "Task",
     "VariancePenalizedLoss",
     "check_features",
@@ -24,13 +27,25 @@ __all__ = [
 
 Task = Literal["binary", "multiclass", "multilabel"]
 
+HALF = (torch.float16, torch.bfloat16)
+
 KERAS_EPSILON = (
     1e-7  # Keras clips probabilities to [1e-7, 1 - 1e-7] before it takes their logarithm.
 )
 
 
+# Up to this ratio of means to deviations (roots of mean squares), and for as many rows at a time,
+# a plain sum in float32 leaves five digits of the gradient and six of the variance.
+LARGE_MEAN = 8.0
+ROWS = 256
+
+
 class NonFiniteFeaturesError(ValueError):
     """Raised when features hold a NaN or an infinity."""
+
+
+class NotATensorError(TypeError, ValueError):
+    """Raised where something else is given for a tensor."""
 
 
 class LossParts(NamedTuple):
@@ -66,16 +81,23 @@ def feature_variance(
 
     :math:`S` is a comb of equally spaced features, see :func:`draw_features`. Its place is drawn
     anew at every call, so that every feature is as likely as any other and the expectation of
-    :math:`V` over :math:`S` is its value over all features. Nothing is gathered or copied: the
-    draw is a view of weights for the variances. Beyond the features themselves only their means
-    are kept for the backward pass.
+    :math:`V` over :math:`S` is its value over all features. Nothing is gathered: the draw is a
+    view of weights for the variances. Beyond the features themselves only their means are kept
+    for the backward pass. Value and gradient are good to five digits of float32 at least,
+    whatever the batch size and the means: where these are large against the deviations, and on
+    a GPU, the features are copied once on the way, shifted by their means.
+
+    It works under ``torch.compile``, ``torch.func`` and forward-mode differentiation, where
+    values are not checked. With ``DistributedDataParallel`` the batch is that of each process: the
+    mean over the processes leaves out how far the means of their batches lie apart.
 
     Args:
         features: Floating-point tensor ``(N, ...)`` with at least two samples. Everything
             after the first axis is one flat list of features, in the order of memory.
         sampling_ratio: Share of the features in ``S``, in (0, 1]. At least one is drawn.
         generator: Source of the draw; the global one of PyTorch by default, which is the only
-            one that works inside ``torch.compile``. One on the CPU never waits for a GPU.
+            one that ``torch.compile`` draws from without a graph break, and the only one that
+            activation checkpointing rewinds. One on the CPU never waits for a GPU.
         validate: Check that the result is finite. The check waits for the device: turn
             it off in a tight loop on a GPU. Shapes and types are always checked.
 
@@ -84,9 +106,11 @@ def feature_variance(
 
     Raises:
         NonFiniteFeaturesError: If a feature is NaN or infinite.
-        TypeError: If ``features`` is not a tensor.
-        ValueError: If ``features`` is not floating point, has fewer than two axes, fewer
-            than two samples or no feature, or if ``sampling_ratio`` is outside (0, 1].
+        NotATensorError: If ``features`` is not a tensor.
+        ValueError: If ``features`` is not float16, bfloat16, float32 or float64, has fewer than
+            two axes, fewer than two samples or no feature, if ``sampling_ratio`` is outside
+            (0, 1], or if ``generator`` cannot be used: it is none, ``torch.compile`` must not
+            break the graph, or activation checkpointing computes its draw again.
 
     Source:
         Athukorala (2025), "Addressing Overfitting in Medical Image Classification through
@@ -99,15 +123,16 @@ def feature_variance(
     """
     check_features(features)
     _check_ratio(sampling_ratio)
+    _check_generator(generator)
+    if torch.compiler.is_compiling() or _is_transformed(features):
+        return _plain_variance(features.flatten(1), sampling_ratio, generator)
     flat = features if features.ndim == 2 else _in_order_of_memory(features).flatten(1)
     count = flat.shape[1]
-    sampled = max(1, round(sampling_ratio * count))
-    if torch.compiler.is_compiling():
-        return _traced_variance(flat, sampled)
+    sampled = _sampled(sampling_ratio, count)
     weights = None
     if sampled < count:
         dtype = torch.promote_types(flat.dtype, torch.float32)
-        weights = draw_features(count, sampled, generator, dtype=dtype, device=flat.device)
+        weights = _turned_comb(count, sampled, generator, dtype, flat.device)
     variance = _Variance.apply(flat, weights)
     if validate:
         check_finite(variance, features=features)
@@ -136,26 +161,66 @@ def draw_features(
         device: Of the result.
 
     Returns:
-        ``1 / sampled`` for every feature that was drawn and 0 for the others, ``(count,)``: a view
-        of a comb that is made once.
+        ``1 / sampled`` for every feature that was drawn and 0 for the others, ``(count,)``.
+
+    Raises:
+        ValueError: If ``sampled`` is not 1 to ``count``, or ``generator`` is none.
 
     Example:
         >>> draw_features(6, 2, torch.Generator().manual_seed(1)).tolist()
         [0.0, 0.5, 0.0, 0.0, 0.5, 0.0]
     """
-    where = "cpu" if generator is None else generator.device
-    turned = int(torch.randint(count, (), generator=generator, device=where))
+    check_integer("count", count, 1)
+    check_integer("sampled", sampled, 1, count)
+    _check_generator(generator)
+    # A copy: the comb below is everyone's.
+    return _turned_comb(count, sampled, generator, dtype, torch.device(device)).clone()
+
+
+def _sampled(sampling_ratio: float, count: int) -> int:
+    return max(1, round(float(sampling_ratio) * count))
+
+
+def _turned_comb(
+    count: int,
+    sampled: int,
+    generator: torch.Generator | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """The weights of :func:`draw_features`: a view of a comb that is made once."""
+    turned = int(_draw_start(count, generator))
     return _two_turns(count, sampled, dtype, device).narrow(0, count - turned, count)
+
+
+def _draw_start(count: int, generator: torch.Generator | None) -> Tensor:
+    """Where the comb begins, ``()``.
+
+    Raises:
+        ValueError: If a given generator is asked again for what activation checkpointing
+            computes once more: it has moved on, and the gradient would be of another draw.
+    """
+    if generator is not None and in_backward():
+        raise ValueError(
+            "features are drawn from a generator of their own in a step that activation "
+            "checkpointing computes again, which rewinds the global generator only: leave "
+            "generator out, draw all features, or call the criterion outside the checkpoint"
+        )
+    where = "cpu" if generator is None else generator.device
+    return torch.randint(count, (), generator=generator, device=where)
 
 
 @lru_cache(maxsize=4)
 def _two_turns(count: int, sampled: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The weights of a comb, twice round the circle, so that a view of it is the comb turned."""
     with torch.inference_mode(False):  # it outlives the mode of the first call
-        teeth = torch.arange(sampled, device=device) * count // sampled
         once = torch.zeros(count, dtype=dtype, device=device)
-        once[teeth] = 1 / sampled
+        once[_teeth(count, sampled, device)] = 1 / sampled
         return once.repeat(2)
+
+
+def _teeth(count: int, sampled: int, device: torch.device) -> Tensor:
+    return torch.arange(sampled, device=device) * count // sampled
 
 
 class _Variance(torch.autograd.Function):
@@ -163,54 +228,127 @@ class _Variance(torch.autograd.Function):
 
     With weights ``w_j`` that sum to 1 the gradient is ``2 w_j (f_ij - mean_j) / N``, so that the
     means, and the view of the weights, are all that need be kept.
+
+    Means that are large against the deviations leave few digits for these. Features are then
+    shifted by their rounded means first, and everything is computed of what is left.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, flat: Tensor, weights: Tensor | None) -> Tensor:
-        mean, variances = _mean_and_variance(flat)
-        ctx.save_for_backward(flat, mean, weights)
-        return variances.mean() if weights is None else variances.dot(weights)
+        shift, (mean, variances) = None, _statistics(flat)
+        value = _weighted(variances, weights)
+        on_cpu = flat.device.type == "cpu"
+        for _ in range(2 if on_cpu else 1):  # again where the rounding of a mean is left over
+            # A GPU would have to be waited for to look at the numbers: it shifts at any rate.
+            if on_cpu and _has_digits(mean, value, weights):
+                break
+            shift = mean if shift is None else shift + mean
+            mean, variances = _statistics(flat - shift)
+            value = _weighted(variances, weights)
+        ctx.save_for_backward(flat, shift, mean, weights)
+        return value
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        flat, mean, weights = ctx.saved_tensors
+        flat, shift, mean, weights = ctx.saved_tensors
         scale = gradient * (-2 / (flat.numel() if weights is None else flat.shape[0]))
         if weights is not None:
             scale = scale * weights
         if torch.is_grad_enabled():  # this pass is to be differentiated in its turn
-            wide = flat.to(mean.dtype)
-            return (scale * (wide.mean(0) - wide)).to(flat.dtype), None
-        out = None if flat.dtype == mean.dtype else torch.empty_like(flat)
-        return torch.addcmul(scale * mean, flat, scale, value=-1, out=out), None
+            return -scale * _centred(flat.to(mean.dtype)), None
+        rest = flat if shift is None else flat - shift
+        if flat.dtype != mean.dtype:
+            out = torch.empty_like(flat)
+        else:
+            out = None if shift is None else rest
+        return torch.addcmul(scale * mean, rest, scale, value=-1, out=out), None
 
 
-def _mean_and_variance(flat: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each column; float32 for half precision.
+def _weighted(values: Tensor, weights: Tensor | None) -> Tensor:
+    return values.mean() if weights is None else values.dot(weights)
+
+
+def _has_digits(mean: Tensor, value: Tensor, weights: Tensor | None) -> bool:
+    """Whether the means are so small against the deviations that no digits are lost to them."""
+    if weights is None:
+        power = mean.dot(mean).item() / len(mean)
+    else:
+        power = mean.square().dot(weights).item()
+    return power <= LARGE_MEAN**2 * value.item() < math.inf
+
+
+def _statistics(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each column; float32 for half precision.
 
     Batch normalization needs the same two, and PyTorch has a kernel for it that reads the rows as
     they lie in memory. Its ``var`` goes down one column after the other, which takes a CPU many
-    times as long.
+    times as long. On a CPU the kernel adds one row after the other, which loses digits over many:
+    so many rows are taken as fewer, longer ones, and their columns put together.
     """
-    if flat.device.type in ("cpu", "cuda"):
-        if flat.dtype in (torch.float16, torch.bfloat16):
-            # The statistics come in the type of the running ones, which stay 0 here.
-            running = torch.zeros(flat.shape[1], device=flat.device)
-            return torch.batch_norm_update_stats(flat, running, running, 0.0)
-        return torch.batch_norm_update_stats(flat, None, None, 0.0)
-    wide = flat.to(torch.promote_types(flat.dtype, torch.float32))
-    variances, mean = torch.var_mean(wide, 0, correction=0)
-    return mean, variances
+    if flat.device.type not in ("cpu", "cuda"):
+        wide = flat.to(torch.promote_types(flat.dtype, torch.float32))
+        variances, mean = torch.var_mean(wide, 0, correction=0)
+        return mean, variances
+    count, width = flat.shape
+    if flat.device.type == "cpu" and count > ROWS:
+        parts = -(-count // ROWS)
+        whole = count - count % parts
+        means, within = _statistics(flat[:whole].reshape(-1, parts * width))
+        mean, between = _statistics(means.view(parts, width))
+        variances = within.view(parts, width).mean(0) + between
+        if whole < count:
+            share = (count - whole) / count
+            last_mean, last_variances = _statistics(flat[whole:])
+            apart = last_mean - mean
+            mean = mean + share * apart
+            variances = torch.lerp(variances, last_variances, share)
+            variances = variances + share * (1 - share) * apart.square()
+        return mean, variances
+    if flat.dtype in HALF:
+        # The statistics come in the type of the running ones, which stay 0 here.
+        running = torch.zeros(width, device=flat.device)
+        return torch.batch_norm_update_stats(flat, running, running, 0.0)
+    return torch.batch_norm_update_stats(flat, None, None, 0.0)
 
 
-def _traced_variance(flat: Tensor, sampled: int) -> Tensor:
-    """The same for ``torch.compile``, which fuses the parts into kernels without copies."""
+def _is_transformed(features: Tensor) -> bool:
+    """Whether ``torch.func`` or forward mode looks on, which know no kernels of ours."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad.unpack_dual(features).tangent is not None
+    )
+
+
+def _plain_variance(
+    flat: Tensor, sampling_ratio: float, generator: torch.Generator | None
+) -> Tensor:
+    """The same in parts that PyTorch transforms, and that ``torch.compile`` fuses into kernels."""
     count = flat.shape[1]
+    sampled = _sampled(sampling_ratio, count)
     if sampled < count:
-        start = torch.randint(count, (1,), device=flat.device)
-        teeth = torch.arange(sampled, device=flat.device) * count // sampled
-        flat = flat.index_select(1, (start + teeth) % count)
-    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
-    return (flat - flat.mean(0)).square().mean()
+        if not torch.compiler.is_compiling():
+            start = _draw_start(count, generator).to(flat.device)
+        elif generator is None:
+            start = torch.randint(count, (), device=flat.device)
+        else:
+            raise ValueError(
+                "torch.compile knows no generator but the global one of PyTorch: leave generator "
+                "out, draw all features, or compile without fullgraph=True"
+            )
+        flat = flat.index_select(1, (start + _teeth(count, sampled, flat.device)) % count)
+    return _centred(flat.to(torch.promote_types(flat.dtype, torch.float32))).square().mean()
+
+
+def _centred(wide: Tensor) -> Tensor:
+    """Deviations from the means, without the rounding of means that are large against them."""
+    rough = wide - wide.mean(0)
+    rough = rough - rough[:1]  # nothing is left of what is constant
+    return rough - rough.mean(0)
+
+
+def in_backward() -> bool:
+    """Whether a backward pass runs: activation checkpointing computes again what it left out."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def _in_order_of_memory(features: Tensor) -> Tensor:
@@ -231,6 +369,7 @@ class VariancePenalizedLoss(nn.Module):
 
     with :math:`V` from :func:`feature_variance`. The defaults are the published setting.
     In eval mode all features are used, so that a validation loss has no noise of its own.
+    With ``DistributedDataParallel`` the batch is that of each process.
 
     Args:
         task: ``"binary"``, ``"multiclass"`` or ``"multilabel"``.
@@ -272,10 +411,11 @@ class VariancePenalizedLoss(nn.Module):
         if task not in get_args(Task):
             raise ValueError(f"task is {task!r}; allowed are {', '.join(get_args(Task))}")
         check_penalty(variance_weight, feature_sampling_ratio, lambda_)
+        _check_generator(generator)
         self.task = task
-        self.variance_weight = variance_weight
-        self.feature_sampling_ratio = feature_sampling_ratio
-        self.lambda_ = lambda_
+        self.variance_weight = float(variance_weight)
+        self.feature_sampling_ratio = float(feature_sampling_ratio)
+        self.lambda_ = float(lambda_)
         self.generator = generator
         self.validate = validate
 
@@ -294,8 +434,13 @@ class VariancePenalizedLoss(nn.Module):
 
         Raises:
             NonFiniteFeaturesError: If a feature is NaN or infinite.
-            ValueError: If shapes do not fit each other or labels are outside the classes.
+            NotATensorError: If one of them is not a tensor.
+            ValueError: If shapes do not fit each other, labels are outside the classes, or the
+                features need no gradient where the logits do and the weight is positive: the
+                penalty would change nothing.
         """
+        check_penalty(self.variance_weight, self.feature_sampling_ratio, self.lambda_)
+        check_tensors(logits=logits, target=target, features=features)
         if logits.shape[:1] != features.shape[:1]:
             raise ValueError(
                 f"logits hold {tuple(logits.shape)} and features {tuple(features.shape)}; "
@@ -305,6 +450,18 @@ class VariancePenalizedLoss(nn.Module):
         ratio = self.feature_sampling_ratio if self.training else 1.0
         # With a weight of 0 it is reported only: no gradient, and exactly the cross-entropy.
         penalized = self.variance_weight > 0
+        if (
+            penalized
+            and logits.requires_grad
+            and not features.requires_grad
+            and torch.is_grad_enabled()
+        ):
+            raise ValueError(
+                "features need no gradient and logits do, so that the penalty would change "
+                "nothing: do not detach the features, call checkpoint with use_reentrant=False "
+                "or put the loss into what is checkpointed, and where the layers before the "
+                "features are frozen set variance_weight=0"
+            )
         variance = feature_variance(
             features if penalized else features.detach(),
             ratio,
@@ -324,9 +481,12 @@ class VariancePenalizedLoss(nn.Module):
             target: As for :meth:`forward`.
 
         Raises:
+            NotATensorError: If one of them is not a tensor.
             ValueError: If shapes do not fit each other or labels are outside the classes.
         """
         check_target(logits, target, self.task, values=self.validate)
+        if logits.dtype in HALF:
+            logits = logits.float()
         if self.task == "multiclass":
             return F.cross_entropy(logits, target.flatten().long())
         target = target.to(logits.dtype).view_as(logits)
@@ -359,11 +519,14 @@ def split_features(
             Keras does); ``None`` for logits.
 
     Returns:
-        Logits ``(N, n_outputs)`` and features ``(N, F)``.
+        Logits ``(N, n_outputs)``, in float32 where they come from probabilities in half
+        precision, and features ``(N, F)``.
 
     Raises:
-        ValueError: If the tensor is not two-dimensional, holds no feature, if
-            ``activation`` is unknown, or if "probabilities" lie outside [0, 1].
+        NotATensorError: If ``concatenated`` is not a tensor.
+        ValueError: If the tensor is not floating point, not two-dimensional or holds no feature,
+            if ``n_outputs`` is no integer, if ``activation`` is unknown, or if "probabilities"
+            lie outside [0, 1].
 
     Example:
         >>> both = torch.tensor([[1.0, 2.0, 0.5], [3.0, 4.0, 0.5]])
@@ -371,6 +534,10 @@ def split_features(
         >>> logits.flatten().tolist(), features.tolist()
         ([0.0, 0.0], [[1.0, 2.0], [3.0, 4.0]])
     """
+    check_tensors(concatenated=concatenated)
+    check_integer("n_outputs", n_outputs)
+    if not concatenated.is_floating_point():
+        raise ValueError(f"concatenated is {concatenated.dtype}; it must be floating point")
     if concatenated.ndim != 2 or not 1 <= n_outputs < concatenated.shape[1]:
         raise ValueError(
             f"concatenated has shape {tuple(concatenated.shape)} with n_outputs={n_outputs}; "
@@ -387,6 +554,8 @@ def split_features(
             f"{predictions.max().item():.3g}; probabilities lie in [0, 1]. "
             "Pass activation=None for logits"
         )
+    if predictions.dtype in HALF:  # which round 1 - 1e-7 to 1
+        predictions = predictions.float()
     clipped = predictions.clamp(KERAS_EPSILON, 1 - KERAS_EPSILON)
     return (clipped.logit() if activation == "sigmoid" else clipped.log()), features
 
@@ -395,9 +564,11 @@ def check_penalty(variance_weight: float, sampling_ratio: float, lambda_: float)
     """Refuse parameters of the penalty that are outside their ranges.
 
     Raises:
-        ValueError: If ``variance_weight`` is negative, ``lambda_`` is not positive, either
-            is not finite, or ``sampling_ratio`` is outside (0, 1].
+        ValueError: If one is no number, ``variance_weight`` is negative, ``lambda_`` is not
+            positive, either is not finite, or ``sampling_ratio`` is outside (0, 1].
     """
+    check_number("variance_weight", variance_weight)
+    check_number("lambda_", lambda_)
     if not 0 <= variance_weight < float("inf"):
         raise ValueError(f"variance_weight is {variance_weight}; it must be finite and at least 0")
     if not 0 < lambda_ < float("inf"):
@@ -409,9 +580,15 @@ def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = T
     """Refuse logits and labels that do not belong together.
 
     Raises:
+        NotATensorError: If one of them is not a tensor.
         ValueError: If a shape or type does not fit the task or, with ``values``, a label is
             outside the classes.
     """
+    check_tensors(logits=logits, target=target)
+    if not logits.is_floating_point():
+        raise ValueError(f"logits are {logits.dtype}; they must be floating point")
+    if target.is_complex():
+        raise ValueError(f"target is {target.dtype}; it must hold integers or floats")
     shape, n = tuple(logits.shape), logits.shape[0] if logits.ndim else 0
 
     def given() -> str:
@@ -480,14 +657,18 @@ def check_features(features: Tensor) -> None:
     """Refuse what is no batch of features.
 
     Raises:
-        TypeError: If ``features`` is not a tensor.
+        NotATensorError: If ``features`` is not a tensor.
         ValueError: If it is not floating point, or is not ``(N, ...)`` with two samples or more
             and one feature or more.
     """
-    if not isinstance(features, Tensor):
-        raise TypeError(f"features is a {type(features).__name__}; it must be a torch.Tensor")
-    if not features.is_floating_point():
-        raise ValueError(f"features are {features.dtype}; they must be floating point")
+    check_tensors(features=features)
+    if features.dtype not in (*HALF, torch.float32, torch.float64):
+        raise ValueError(
+            f"features are {features.dtype}; they must be floating point: float16, bfloat16, "
+            "float32 or float64"
+        )
+    if features.layout != torch.strided:
+        raise ValueError(f"features are {features.layout}; they must be dense: call to_dense()")
     if features.ndim < 2 or features.shape[0] < 2 or features.numel() == 0:
         raise ValueError(
             f"features have shape {tuple(features.shape)}; expected (N, ...) with two samples "
@@ -496,6 +677,51 @@ def check_features(features: Tensor) -> None:
         )
 
 
+def check_tensors(**given: object) -> None:
+    """Refuse what is no tensor.
+
+    Raises:
+        NotATensorError: With the name, and what was given.
+    """
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise NotATensorError(f"{name} is a {type(value).__name__}; it must be a torch.Tensor")
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuse what is no real number; those of NumPy are.
+
+    Raises:
+        ValueError: With the name, and what was given.
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be a number")
+
+
+def check_integer(
+    name: str, value: object, least: float = -math.inf, most: float = math.inf
+) -> None:
+    """Refuse what is no integer, or outside its range.
+
+    Raises:
+        ValueError: With the name, what was given and what is allowed.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be an integer")
+    if not least <= value <= most:
+        allowed = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise ValueError(f"{name} is {value}; it must be {allowed}")
+
+
 def _check_ratio(sampling_ratio: float) -> None:
+    check_number("sampling ratio", sampling_ratio)
     if not 0 < sampling_ratio <= 1:
         raise ValueError(f"sampling ratio is {sampling_ratio}; it must lie in (0, 1]")
+
+
+def _check_generator(generator: torch.Generator | None) -> None:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ValueError(
+            f"generator is {generator!r}; it must be a torch.Generator, such as "
+            "torch.Generator().manual_seed(0), or None"
+        )

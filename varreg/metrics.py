@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -43,7 +45,8 @@ def classification_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[s
         ``cross_entropy`` (nats, unscaled), ``accuracy`` (binary and multi-label at a
         threshold of 0.5, multi-label over all labels), ``auroc`` (one class against the rest,
         macro mean), ``keras_auc`` (all outputs flattened, see :func:`keras_auc`),
-        ``balanced_accuracy`` (mean recall), ``ece`` (see :func:`expected_calibration_error`) and
+        ``balanced_accuracy`` (mean recall of the classes; in multi-label tasks of the two classes
+        of a label, then over the labels), ``ece`` (see :func:`expected_calibration_error`) and
         ``recall``, a list: a class for binary and multi-class tasks, a label for multi-label
         ones. What is undefined, such as the recall of a class without a sample, is NaN and left
         out of means over classes; only ``keras_auc`` is 0 then, as in Keras.
@@ -70,8 +73,11 @@ def classification_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[s
         "cross_entropy": cross_entropy(logits, labels, task),
         "accuracy": accuracy(logits, labels, task),
         "auroc": auroc(logits, labels, task),
-        "keras_auc": keras_auc(*_scores(logits, labels, task)),
-        "balanced_accuracy": _mean(recall),
+        "keras_auc": keras_auc(
+            log_odds(logits, task).sigmoid().reshape(len(logits), -1).numpy(),
+            _truth(logits, labels, task),
+        ),
+        "balanced_accuracy": _balanced_accuracy(logits, labels, task, recall),
         "ece": expected_calibration_error(logits, labels, task),
         "recall": recall,
     }
@@ -94,9 +100,12 @@ def accuracy(logits: Tensor, labels: Tensor, task: Task) -> float:
 def auroc(logits: Tensor, labels: Tensor, task: Task) -> float:
     """Area under the ROC curve, one class (or label) against the rest, macro mean.
 
-    Classes that are everywhere or nowhere have none and are left out; NaN if none is left.
+    Classes that are everywhere or nowhere have none and are left out; NaN if none is left. The
+    order is that of the logits, or of the log-odds of a class against the rest: probabilities
+    close to 1 would all round to 1.
     """
-    scores, truth = _scores(logits, labels, task)
+    scores = log_odds(logits.detach(), task).reshape(len(logits), -1).cpu().numpy()
+    truth = _truth(logits, labels, task)
     defined = [k for k in range(truth.shape[1]) if 0 < truth[:, k].sum() < len(truth)]
     return _mean([float(roc_auc_score(truth[:, k], scores[:, k])) for k in defined])
 
@@ -152,6 +161,25 @@ def keras_auc(scores: np.ndarray, truth: np.ndarray, thresholds: int = 200) -> f
     return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
 
 
+def log_odds(logits: Tensor, task: Task) -> Tensor:
+    """Logarithm of the odds of each class against the rest, in float64.
+
+    Args:
+        logits: ``(..., n_outputs)``.
+        task: Logits of binary and multi-label tasks are log-odds already.
+
+    Example:
+        >>> log_odds(torch.tensor([[0.0, 40.0], [0.0, 41.0]]), "multiclass").tolist()
+        [[-40.0, 40.0], [-41.0, 41.0]]
+    """
+    logits = logits.double()
+    if task != "multiclass":
+        return logits
+    classes = range(logits.shape[-1])
+    rest = [logits[..., [i for i in classes if i != k]].logsumexp(-1) for k in classes]
+    return logits - torch.stack(rest, -1)
+
+
 def expected_calibration_error(
     logits: Tensor, labels: Tensor, task: Task, *, bins: int = 15
 ) -> float:
@@ -182,14 +210,11 @@ def expected_calibration_error(
     return float(np.abs(gap).sum() / len(confidence))
 
 
-def _scores(logits: Tensor, labels: Tensor, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and 0 or 1, an output (class, label) a column."""
+def _truth(logits: Tensor, labels: Tensor, task: Task) -> np.ndarray:
+    """0 or 1, an output (class, label) a column."""
     if task == "multiclass":
-        scores, truth = logits.softmax(1), F.one_hot(labels.flatten().long(), logits.shape[1])
-    else:
-        scores = logits.reshape(len(logits), -1).sigmoid()
-        truth = labels.reshape(len(logits), -1)
-    return scores.cpu().numpy(), truth.cpu().numpy()
+        return F.one_hot(labels.flatten().long(), logits.shape[1]).cpu().numpy()
+    return labels.reshape(len(logits), -1).cpu().numpy()
 
 
 def _recall(logits: Tensor, labels: Tensor, task: Task) -> list[float]:
@@ -203,7 +228,15 @@ def _recall(logits: Tensor, labels: Tensor, task: Task) -> list[float]:
     return [_mean((predicted[truth == k] == k).tolist()) for k in range(classes)]
 
 
-def _mean(values: list) -> float:
+def _balanced_accuracy(logits: Tensor, labels: Tensor, task: Task, recall: list[float]) -> float:
+    if task != "multilabel":
+        return _mean(recall)
+    negative = labels < 0.5
+    specificity = [_mean((logits[negative[:, k], k] <= 0).tolist()) for k in range(len(recall))]
+    return _mean([_mean(both) for both in zip(recall, specificity, strict=True)])
+
+
+def _mean(values: Iterable[float]) -> float:
     """Mean of what is defined; NaN of nothing."""
     kept = [value for value in values if not np.isnan(value)]
     return float(np.mean(kept)) if kept else float("nan")

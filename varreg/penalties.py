@@ -10,7 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from varreg.loss import check_features, check_finite
+from varreg.loss import (
+    HALF,
+    check_features,
+    check_finite,
+    check_integer,
+    check_number,
+    check_tensors,
+)
 
 __all__ = ["center_loss", "decov", "released_variance", "variance_constancy", "vicreg_variance"]
 
@@ -86,7 +93,7 @@ def vicreg_variance(
 
     Raises:
         NonFiniteFeaturesError: If a feature is NaN or infinite.
-        TypeError: If ``features`` is not a tensor.
+        NotATensorError: If ``features`` is not a tensor.
         ValueError: If ``features`` is not floating point, has fewer than two axes, fewer than
             two samples or no feature, or if a parameter is not positive and finite.
 
@@ -135,7 +142,7 @@ def decov(features: Tensor, *, validate: bool = True) -> Tensor:
 
     Raises:
         NonFiniteFeaturesError: If a feature is NaN or infinite, or the result overflows.
-        TypeError: If ``features`` is not a tensor.
+        NotATensorError: If ``features`` is not a tensor.
         ValueError: If ``features`` is not floating point, has fewer than two axes, fewer than
             two samples or no feature.
 
@@ -150,6 +157,7 @@ def decov(features: Tensor, *, validate: bool = True) -> Tensor:
     flat = _flat(features)
     samples, count = flat.shape
     centred = flat - flat.mean(dim=0)
+    centred = centred - centred.mean(dim=0)  # a mean is rounded to digits of its own size
     variance = centred.square().mean(dim=0)
     # Autocast would multiply the matrices in half precision.
     with torch.autocast(flat.device.type, enabled=False):
@@ -199,7 +207,7 @@ def variance_constancy(
 
     Raises:
         NonFiniteFeaturesError: If a feature is NaN or infinite, or the result overflows.
-        TypeError: If ``features`` is not a tensor.
+        NotATensorError: If ``features`` is not a tensor.
         ValueError: If ``features`` is not floating point, has fewer than two axes or no
             feature, if two subsets do not fit into it, or ``beta`` has another shape or is not
             positive.
@@ -214,6 +222,8 @@ def variance_constancy(
         tensor(0.1111)
     """
     flat = _flat(features)
+    if sample_size is not None:
+        check_integer("sample_size", sample_size)
     size = len(flat) // 2 if sample_size is None else sample_size
     if not 2 <= size <= len(flat) // 2:
         raise ValueError(
@@ -274,7 +284,7 @@ def center_loss(
     Raises:
         NonFiniteFeaturesError: If a feature or centre is NaN or infinite, or the result
             overflows.
-        TypeError: If ``features`` is not a tensor.
+        NotATensorError: If one of them is not a tensor.
         ValueError: If ``features`` is not floating point, has fewer than two axes, fewer than
             two samples or no feature, if ``target`` or ``centers`` does not fit it, or a label
             is outside the classes.
@@ -289,6 +299,7 @@ def center_loss(
         tensor(13.5000)
     """
     flat = _flat(features)
+    check_tensors(target=target, centers=centers)
     if not centers.is_floating_point() or centers.ndim != 2 or centers.shape[1] != flat.shape[1]:
         raise ValueError(
             f"centers have shape {tuple(centers.shape)} of {centers.dtype}; for features "
@@ -318,10 +329,11 @@ def _flat(features: Tensor) -> Tensor:
     check_features(features)
     flat = features.flatten(1)
     # A sum of thousands of half-precision squares loses most of its digits.
-    return flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
+    return flat.float() if flat.dtype in HALF else flat
 
 
 def _check_positive(**parameters: float) -> None:
     for name, value in parameters.items():
+        check_number(name, value)
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value}; it must be finite and greater than 0")

@@ -21,7 +21,9 @@ from varreg.loss import (
     NonFiniteFeaturesError,
     Task,
     VariancePenalizedLoss,
+    check_integer,
     check_target,
+    check_tensors,
 )
 from varreg.metrics import accuracy, auroc, classification_metrics
 
@@ -86,8 +88,7 @@ class Scaling:
             >>> Scaling.of(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
             Scaling(mean=(0.5,), std=(0.5,))
         """
-        if images.dtype != torch.uint8:
-            raise ValueError(f"images are {images.dtype}; they must be uint8 until on the device")
+        _check_images(images)
         if normalize not in get_args(Normalize):
             raise ValueError(
                 f"normalize is {normalize!r}; allowed are {', '.join(get_args(Normalize))}"
@@ -112,7 +113,17 @@ class Scaling:
         return cls(*(tuple((each / 255).tolist()) * repeated for each in (mean, std)))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Scale a uint8 batch ``(N, C, ...)`` to float32, channels last."""
+        """Scale a uint8 batch ``(N, C, ...)`` to float32, channels last.
+
+        Raises:
+            NotATensorError: If ``images`` is not a tensor.
+            ValueError: If it is not uint8 or has other channels.
+        """
+        _check_images(images)
+        if images.shape[1] != len(self.mean):
+            raise ValueError(
+                f"images have {images.shape[1]} channels; this scaling is for {len(self.mean)}"
+            )
         last = images.movedim(1, -1)
         scaled = torch.empty(last.shape, device=images.device).copy_(last)
         factor, offset = self._rows(images.shape[-1], images.device)
@@ -130,6 +141,23 @@ class Scaling:
             std = torch.tensor(self.std)
             rows = 1 / (255 * std), torch.tensor(self.mean) / std
             return tuple(row.repeat(width).to(device) for row in rows)
+
+
+def _check_images(images: Tensor) -> None:
+    """Refuse what is no batch of images as they are stored.
+
+    Raises:
+        NotATensorError: If it is not a tensor.
+        ValueError: If it is not uint8, ``(N, C, ...)``.
+    """
+    check_tensors(images=images)
+    if images.dtype != torch.uint8:
+        raise ValueError(
+            f"images are {images.dtype}; they must be uint8, 0 to 255, until they are scaled on "
+            "the device"
+        )
+    if images.ndim < 3:
+        raise ValueError(f"images have shape {tuple(images.shape)}; they must be (N, C, ...)")
 
 
 @dataclass(frozen=True)
@@ -150,6 +178,10 @@ class Fit:
     best_epoch: int
     scaling: Scaling
     seconds: float
+
+
+# What is saved with them is loaded by torch.load as it is by default.
+torch.serialization.add_safe_globals([Scaling, Fit])
 
 
 def default_device() -> torch.device:
@@ -231,7 +263,7 @@ def fit(
             float32.
         compile: Compile the model with ``torch.compile``, which needs a compiler on this machine
             and up to a minute before the first step. It pays on a GPU.
-        tap: Where the features are; by default what enters the last linear layer.
+        tap: Where the features are; by default what enters the linear layer that makes the logits.
         seed: Order of the samples and augmentation. Initial weights are the caller's, the
             draw of features the criterion's.
         device: Default: CUDA if there is one.
@@ -279,6 +311,10 @@ def fit(
     log = _tensorboard(log_dir)
     own_tap = tap is None
     tap = FeatureTap(model) if own_tap else tap
+    if own_tap and compile:  # which layer it is shows in a pass, and changes what is compiled
+        with torch.inference_mode():
+            model.eval()(scaling(dataset.train.images[:2].to(device)))
+            tap.take()
     # Compiled with the hook of the tap. Not into CUDA graphs: they write each step over the one
     # before it, whose logits are still to be counted.
     forward = torch.compile(model) if compile else model
@@ -349,6 +385,11 @@ def predict(
         batch_size: Images at a time; changes nothing but memory and speed, and the last digit of
             a float32. Default: as many as a GPU has memory for, on a CPU what its caches hold.
         device: Default: where the model is.
+
+    Raises:
+        NotATensorError: If ``images`` is not a tensor.
+        ValueError: If the images are not uint8 or have other channels than the scaling, or
+            ``batch_size`` is not 1 or more.
     """
     device = next(model.parameters()).device if device is None else torch.device(device)
     model.eval()
@@ -385,7 +426,14 @@ def in_blocks(
 
     Returns:
         ``(N, ...)``, on the CPU.
+
+    Raises:
+        NotATensorError: If ``images`` is not a tensor.
+        ValueError: If the images are not uint8 or ``batch_size`` is not 1 or more.
     """
+    _check_images(images)
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, 1)
     size = batch_size or EVALUATED_AT_ONCE.get(device.type, EVALUATED_AT_ONCE["cpu"])
     stored, channels = _stored(images), images.shape[1]
     results = Rows(len(images))
