@@ -290,6 +290,16 @@ def test_a_part_of_the_model_alone_does_not_say_which_layer():
         assert tap.take().shape == (4, 2)
 
 
+def test_no_linear_layer_that_runs():
+    model = nn.Sequential(nn.Flatten())
+    model.unused = nn.Linear(3, 2)
+    model.forward = lambda batch: batch
+    with FeatureTap(model) as tap:
+        model(torch.rand(4, 3))
+        with pytest.raises(ValueError, match=r"no linear layer ran, .* torch\.compile: which"):
+            tap.take()
+
+
 def test_holds_the_features_of_one_layer_only_once_the_model_has_run():
     model = network()
     with FeatureTap(model) as tap:

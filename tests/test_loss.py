@@ -369,6 +369,26 @@ def test_constant_features_vary_by_nothing_however_large(count, dtype):
     assert not slope.any()
 
 
+@pytest.mark.parametrize("ratio", [1.0, 0.4])
+def test_shifting_changes_nothing_where_it_is_not_needed(monkeypatch, ratio):
+    features = torch.randn(64, 30) + 0.5
+    plain = errors(features, ratio)
+    monkeypatch.setattr("varreg.loss._has_digits", lambda *_: False)  # as on a GPU
+    assert errors(features, ratio) != plain
+    assert max(errors(features, ratio)) < 1e-6
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.4])
+def test_gradients_of_shifted_features(ratio):
+    features = (torch.randn(5, 6, dtype=torch.float64) + 1e3).requires_grad_()
+
+    def penalty(features: torch.Tensor) -> torch.Tensor:
+        return feature_variance(features, ratio, generator=torch.Generator().manual_seed(3))
+
+    assert torch.autograd.gradcheck(penalty, features)
+    assert torch.autograd.gradgradcheck(penalty, features)
+
+
 def test_constant_features_beside_others_cost_no_digits():
     features = torch.randn(64, 30) + 0.5
     features[:, :20] = 1e4

@@ -142,9 +142,11 @@ class FeatureTap:
         self.layer, self._features = None, None
         if found:
             self._doubt = f"the model returns what {len(found)} linear layers make"
-        else:
+        elif passed:
             self._doubt = "the model returns what no linear layer makes"
-        self._doubt += f" ({', '.join(repr(name) for name in found or passed)})"
+        else:
+            self._doubt = "no linear layer ran, or the tap came after torch.compile"
+        self._doubt += f" ({', '.join(repr(name) for name in found or passed)})" if passed else ""
 
     def _keep(self, features: object, version: int | None) -> None:
         if features is None:
