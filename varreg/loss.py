@@ -124,7 +124,10 @@ def feature_variance(
     check_features(features)
     _check_ratio(sampling_ratio)
     _check_generator(generator)
-    if not shows_values() or forward_ad.unpack_dual(features).tangent is not None:
+    # Asked here, not in a function: after a graph break that would be compiled by itself.
+    compiling = torch.compiler.is_compiling()
+    transformed = torch._C._are_functorch_transforms_active() or _has_tangent(features)
+    if compiling or transformed:
         return _plain_variance(features.flatten(1), sampling_ratio, generator)
     flat = features if features.ndim == 2 else _in_order_of_memory(features).flatten(1)
     count = flat.shape[1]
@@ -309,6 +312,10 @@ def _statistics(flat: Tensor) -> tuple[Tensor, Tensor]:
         running = torch.zeros(width, device=flat.device)
         return torch.batch_norm_update_stats(flat, running, running, 0.0)
     return torch.batch_norm_update_stats(flat, None, None, 0.0)
+
+
+def _has_tangent(features: Tensor) -> bool:
+    return forward_ad.unpack_dual(features).tangent is not None
 
 
 def shows_values() -> bool:
