@@ -127,6 +127,24 @@ def test_without_gradients(context):
     assert features.shape == (3, 4)
 
 
+@pytest.mark.parametrize("layer", [None, "4"])
+def test_under_the_transforms_of_torch_func(layer):
+    model, images, target = network(), torch.randn(2, 8, 6), torch.randint(2, (8,))
+    tap, criterion = FeatureTap(model, layer), VariancePenalizedLoss("multiclass", 5.0, 1.0)
+
+    def loss(parameters: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        logits = torch.func.functional_call(model, parameters, (images,))
+        return criterion(logits, target, tap.take()).total
+
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    found = torch.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, images)
+    for at in range(2):
+        total = loss(dict(model.named_parameters()), images[at])
+        expected = torch.autograd.grad(total, list(model.parameters()))
+        for gradient, wanted in zip(found.values(), expected, strict=True):
+            torch.testing.assert_close(gradient[at], wanted)
+
+
 # ---------------------------------------------------------------- the layer by default
 
 
@@ -270,6 +288,16 @@ def test_a_part_of_the_model_alone_does_not_say_which_layer():
             tap.take()
         model(torch.rand(4, 6))
         assert tap.take().shape == (4, 2)
+
+
+def test_no_linear_layer_that_runs():
+    model = nn.Sequential(nn.Flatten())
+    model.unused = nn.Linear(3, 2)
+    model.forward = lambda batch: batch
+    with FeatureTap(model) as tap:
+        model(torch.rand(4, 3))
+        with pytest.raises(ValueError, match=r"no linear layer ran, .* torch\.compile: which"):
+            tap.take()
 
 
 def test_holds_the_features_of_one_layer_only_once_the_model_has_run():

@@ -330,6 +330,25 @@ def test_autocast_changes_nothing(name, shape):
 
 
 @every_penalty
+@pytest.mark.parametrize("mean", [1e3, 1e6])
+def test_a_large_mean_costs_no_digits(name, mean):
+    features = batch(6) + mean
+    value = PENALTIES[name](features).item()
+    exact = PENALTIES[name](features.double()).item()
+    assert value == pytest.approx(exact, rel=1e-5)
+
+
+@every_penalty
+def test_under_the_transforms_of_torch_func(name):
+    stack = torch.stack([batch(5), batch(5).flip(0)]).requires_grad_()
+    values = torch.stack([PENALTIES[name](features) for features in stack])
+    (slopes,) = torch.autograd.grad(values.sum(), stack)
+    stack = stack.detach()
+    torch.testing.assert_close(torch.vmap(PENALTIES[name])(stack), values.detach())
+    torch.testing.assert_close(torch.vmap(torch.func.grad(PENALTIES[name]))(stack), slopes)
+
+
+@every_penalty
 def test_compiles_without_a_break(name):
     features = batch(20)
     compiled = torch.compile(PENALTIES[name], backend="eager", fullgraph=True)
@@ -409,6 +428,29 @@ def test_parameters_outside_their_range(value):
         vicreg_variance(batch(3), epsilon=value)
     with pytest.raises(ValueError, match=f"beta {message}"):
         variance_constancy(batch(3), value)
+
+
+@pytest.mark.parametrize("wrong", [None, "1", True, [1.0]], ids=repr)
+def test_parameters_that_are_no_numbers(wrong):
+    with pytest.raises(ValueError, match=r"target_deviation is .*; it must be a number"):
+        vicreg_variance(batch(3), wrong)
+    with pytest.raises(ValueError, match=r"epsilon is .*; it must be a number"):
+        vicreg_variance(batch(3), epsilon=wrong)
+    with pytest.raises(ValueError, match=r"beta is .*; it must be a number"):
+        variance_constancy(batch(3), wrong)
+    with pytest.raises(ValueError, match=r"(centers|target) is a .*; it must be a torch\.Tensor"):
+        center_loss(batch(3), wrong, centers_of(3))
+    with pytest.raises(ValueError, match=r"centers is a .*; it must be a torch\.Tensor"):
+        center_loss(batch(3), TARGET, wrong)
+
+
+@pytest.mark.parametrize("wrong", [2.0, "2", True], ids=repr)
+def test_sample_sizes_that_are_no_integers(wrong):
+    with pytest.raises(ValueError, match=r"sample_size is .*; it must be an integer"):
+        variance_constancy(batch(3), sample_size=wrong)
+    assert variance_constancy(batch(3), sample_size=np.int64(3)) == variance_constancy(
+        batch(3), sample_size=3
+    )
 
 
 @pytest.mark.parametrize(("samples", "size"), [(3, None), (12, 7), (12, 1), (12, 0), (12, -2)])

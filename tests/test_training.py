@@ -192,6 +192,13 @@ def test_predicts_nothing_of_what_are_no_images(images, batch_size, message):
         predict(OutOfMemory(100), images, Scaling((0.0,), (1.0,)), batch_size=batch_size)
 
 
+def test_predicts_with_a_scaling_and_nothing_else():
+    images, scaling = torch.zeros(4, 1, 2, 2).byte(), Scaling((0.5,), (0.5,))
+    with pytest.raises(ValueError, match="scaling is a Fit; it must be a Scaling, as a Fit has"):
+        predict(nn.Flatten(), images, training.Fit([], 1, scaling, 0.0))
+    assert torch.equal(predict(nn.Flatten(), images, scaling), torch.full((4, 4), -1.0))
+
+
 def test_scaling_and_result_are_loaded_by_the_safe_default(tmp_path):
     scaling = Scaling((0.5, 0.1, 0.2), (0.2, 0.3, 0.4))
     fit = training.Fit([{"epoch": 1, "val_auroc": 0.5}], 1, scaling, 2.5)

@@ -9,7 +9,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from varreg.loss import in_backward
+from varreg.loss import in_backward, shows_values
 
 __all__ = ["FeatureTap"]
 
@@ -142,9 +142,11 @@ class FeatureTap:
         self.layer, self._features = None, None
         if found:
             self._doubt = f"the model returns what {len(found)} linear layers make"
-        else:
+        elif passed:
             self._doubt = "the model returns what no linear layer makes"
-        self._doubt += f" ({', '.join(repr(name) for name in found or passed)})"
+        else:
+            self._doubt = "no linear layer ran, or the tap came after torch.compile"
+        self._doubt += f" ({', '.join(repr(name) for name in found or passed)})" if passed else ""
 
     def _keep(self, features: object, version: int | None) -> None:
         if features is None:
@@ -275,6 +277,6 @@ def _tensors(output: object) -> Iterator[Tensor]:
 
 def _same_memory(first: Tensor, second: Tensor) -> bool:
     """Whether one tensor is the other, or a view of it."""
-    return (
-        first is second or first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
-    )
+    if first is second or not shows_values():
+        return first is second
+    return first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()

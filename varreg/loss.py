@@ -124,7 +124,10 @@ def feature_variance(
     check_features(features)
     _check_ratio(sampling_ratio)
     _check_generator(generator)
-    if torch.compiler.is_compiling() or _is_transformed(features):
+    # Asked here, not in a function: after a graph break that would be compiled by itself.
+    compiling = torch.compiler.is_compiling()
+    transformed = torch._C._are_functorch_transforms_active() or _has_tangent(features)
+    if compiling or transformed:
         return _plain_variance(features.flatten(1), sampling_ratio, generator)
     flat = features if features.ndim == 2 else _in_order_of_memory(features).flatten(1)
     count = flat.shape[1]
@@ -311,12 +314,13 @@ def _statistics(flat: Tensor) -> tuple[Tensor, Tensor]:
     return torch.batch_norm_update_stats(flat, None, None, 0.0)
 
 
-def _is_transformed(features: Tensor) -> bool:
-    """Whether ``torch.func`` or forward mode looks on, which know no kernels of ours."""
-    return (
-        torch._C._are_functorch_transforms_active()
-        or forward_ad.unpack_dual(features).tangent is not None
-    )
+def _has_tangent(features: Tensor) -> bool:
+    return forward_ad.unpack_dual(features).tangent is not None
+
+
+def shows_values() -> bool:
+    """Whether tensors have values to look at, as under ``torch.compile`` and ``torch.func`` not."""
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
 def _plain_variance(
@@ -606,7 +610,7 @@ def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = T
             raise ValueError(f"{given()}; target must hold integer class codes")
     elif logits.ndim != 2 or target.shape != logits.shape:
         raise ValueError(f"{given()}; both must be (N, L)")
-    if not values or torch.compiler.is_compiling() or n == 0:
+    if not values or not shows_values() or n == 0:
         return
     if task == "multiclass":
         low, high = (int(end) for end in target.aminmax())
@@ -625,12 +629,12 @@ def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = T
 def check_finite(penalty: Tensor, **inputs: Tensor) -> None:
     """Refuse a penalty that is NaN or infinite, and say which of its inputs made it so.
 
-    Waits for the device; inside ``torch.compile`` nothing is checked.
+    Waits for the device; inside ``torch.compile`` and ``torch.func`` nothing is checked.
 
     Raises:
         NonFiniteFeaturesError: With how many values are not finite, or what overflows.
     """
-    if torch.compiler.is_compiling() or math.isfinite(penalty.item()):
+    if not shows_values() or math.isfinite(penalty.item()):
         return
     for name, tensor in inputs.items():
         finite = torch.isfinite(tensor)

@@ -17,6 +17,7 @@ from varreg.loss import (
     check_integer,
     check_number,
     check_tensors,
+    shows_values,
 )
 
 __all__ = ["center_loss", "decov", "released_variance", "variance_constancy", "vicreg_variance"]
@@ -236,7 +237,7 @@ def variance_constancy(
                 f"beta has shape {tuple(beta.shape)}; it must hold one value, or one for each "
                 f"feature: {tuple(features.shape[1:])}"
             )
-        if validate and not torch.compiler.is_compiling() and not (beta > 0).all():
+        if validate and shows_values() and not (beta > 0).all():
             raise ValueError(
                 f"beta goes down to {beta.min().item():.3g}; it must be greater than 0: clamp it "
                 "after each step"
@@ -311,7 +312,7 @@ def center_loss(
             f"{tuple(features.shape)} it must hold integer class codes, ({len(flat)},) or "
             f"({len(flat)}, 1)"
         )
-    if validate and not torch.compiler.is_compiling():
+    if validate and shows_values():
         low, high = int(target.min()), int(target.max())
         if low < 0 or high >= len(centers):
             raise ValueError(

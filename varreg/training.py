@@ -389,9 +389,15 @@ def predict(
     Raises:
         NotATensorError: If ``images`` is not a tensor.
         ValueError: If the images are not uint8 or have other channels than the scaling, or
-            ``batch_size`` is not 1 or more.
+            ``batch_size`` is not 1 or more, or if ``scaling`` is none.
     """
-    device = next(model.parameters()).device if device is None else torch.device(device)
+    if not callable(scaling):
+        raise ValueError(
+            f"scaling is a {type(scaling).__name__}; it must be a Scaling, as a Fit has it"
+        )
+    if device is None:
+        device = next(model.parameters(), torch.empty(0)).device
+    device = torch.device(device)
     model.eval()
     return in_blocks(lambda block: model(scaling(block)), images, device, batch_size)
 
