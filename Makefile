@@ -13,7 +13,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PYTHONUTF8 := 1
 # No start-up files of the user in the kernels, and no remark of each kernel about its transport.
 export IPYTHONDIR := $(CURDIR)/_build/ipython
-KERNEL_CONFIG := $(IPYTHONDIR)/profile_default/ipython_kernel_config.py
+# Relative, as all targets are: make takes a space in a path for the end of a name.
+KERNEL_CONFIG := _build/ipython/profile_default/ipython_kernel_config.py
 
 .PHONY: help book executed notebooks test unit nbval bench bench-gpu serve lint clean
 
@@ -21,14 +22,14 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@python=$(PYTHON); for p in python3.11 python3.12 python3.13 python3; do \
+	@python="$(PYTHON)"; for p in python3.11 python3.12 python3.13 python3; do \
 	  test -n "$$python" && break; \
 	  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && python=$$p; \
 	done; \
 	test -n "$$python" || { echo "No Python 3.11 to 3.13 found. Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }; \
 	test -x $(BIN)/python || { \
-	  $$python -c 'import ensurepip, venv' 2>/dev/null || { echo "$$python cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }; \
-	  $$python -m venv .venv; }
+	  "$$python" -c 'import ensurepip, venv' 2>/dev/null || { echo "$$python cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	  "$$python" -m venv .venv; }
 	@echo "Installing the pinned dependencies into .venv (a few minutes the first time)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[book,test,tensorboard,dask]"
 	@touch $@
@@ -70,17 +71,17 @@ nbval: $(INSTALLED) $(KERNEL_CONFIG)
 MEASURE := env -u OMP_NUM_THREADS -u OMP_WAIT_POLICY $(BIN)/python
 
 bench: $(INSTALLED) ## measure speed and memory beside peers; appends to results/benchmarks
-	@for question in $(BENCHMARKS); do $(MEASURE) benchmarks/$$question.py || exit 1; done
+	@for question in $(BENCHMARKS); do $(MEASURE) benchmarks/$$question.py $(ARGS) || exit 1; done
 
 bench-gpu: $(INSTALLED) ## the tests that need a GPU, and the benchmarks on it
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else \
 	  "make bench-gpu needs a CUDA device, and PyTorch finds none here; make bench measures the CPU")'
 	$(BIN)/python -m pytest -m cuda tests
-	@for question in $(BENCHMARKS); do $(MEASURE) benchmarks/$$question.py --device cuda || exit 1; done
+	@for question in $(BENCHMARKS); do $(MEASURE) benchmarks/$$question.py --device cuda $(ARGS) || exit 1; done
 
-serve: ## serve the built book on http://localhost:8000
+serve: ## serve the built book on http://localhost:8000, to this machine only
 	@test -f $(HTML)/index.html || $(MAKE) book
-	@$(BIN)/python -m http.server --directory $(HTML) 8000
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(HTML) 8000
 
 lint: $(INSTALLED) ## ruff: check and format
 	$(BIN)/ruff check .

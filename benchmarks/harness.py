@@ -6,10 +6,12 @@ import argparse
 import hashlib
 import multiprocessing
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
@@ -19,13 +21,14 @@ from varreg import models
 from varreg.features import FeatureTap
 from varreg.ledger import Ledger, default_results
 from varreg.loss import VariancePenalizedLoss
-from varreg.runs import stamp
+from varreg.machine import stamp
 from varreg.sweeps import reuse_freed_memory
 from varreg.training import as_device
 
 T = TypeVar("T")
 
 STARTED = time.perf_counter()
+ROOT = Path(__file__).parents[1]
 
 
 def start(description: str) -> torch.device:
@@ -36,13 +39,39 @@ def start(description: str) -> torch.device:
 
     Returns:
         The device to measure.
+
+    Raises:
+        SystemExit: If code was changed since the last commit and ``--uncommitted`` is not given.
     """
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--threads", type=int, help="of a CPU (default: one a core)")
+    parser.add_argument(
+        "--uncommitted",
+        action="store_true",
+        help="measure code that was changed since the last commit; the row then says so",
+    )
     given = parser.parse_args()
+    if (changed := uncommitted()) and not given.uncommitted:
+        parser.error(
+            f"changed since the last commit: {', '.join(changed)}. A row names the commit that it "
+            "was measured with, so commit first; with --uncommitted the row says that it cannot"
+        )
     set_up(given.threads or len(os.sched_getaffinity(0)))
     return as_device(given.device)
+
+
+def uncommitted(root: Path = ROOT) -> list[str]:
+    """Files of the package and of the benchmarks that differ from the commit of a checkout.
+
+    Outside a checkout, where a row names no commit, there are none.
+    """
+    call = ["git", "-C", str(root), "status", "--porcelain", "--", "varreg", "benchmarks"]
+    try:
+        done = subprocess.run(call, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [line[3:] for line in done.stdout.splitlines()]
 
 
 def set_up(threads: int) -> None:
@@ -106,6 +135,8 @@ def record(
         device: Whose name stands beside the numbers.
     """
     where = stamp(torch.device(device), time.perf_counter() - STARTED)
+    if uncommitted() and where["commit"]:
+        where["commit"] = f"{where['commit'].rstrip('+')}+"
     key = hashlib.sha256(f"{question} {time.time_ns()}".encode()).hexdigest()[:12]
     Ledger(question, default_results() / "benchmarks").append(
         {"key": key, "note": note, **where}, rows

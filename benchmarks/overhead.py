@@ -3,8 +3,8 @@
     python benchmarks/overhead.py [--device cuda]
 
 A step is forward, loss, backward and optimizer. The steps take turns in one process; the ratio is
-that of the medians, against the same step with the same cross-entropy and no penalty. A second
-step without a penalty shows what the ratio is worth.
+to the same step with the same cross-entropy and no penalty. A second step without a penalty shows
+what the ratio is worth.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from varreg.penalties import (
     variance_constancy,
     vicreg_variance,
 )
-from varreg.timing import interleaved, ratio_of_medians
+from varreg.timing import interleaved, ratio_interval
 
 SETTINGS = {  # model: pixels, channels, batch, turns
     "small_cnn": (28, 1, 128, 800),
@@ -128,7 +128,7 @@ def measure(
         peaks = {label: peak_memory(call, device) for label, call in steps.items()}
     rows = []
     for label, times in seconds.items():
-        ratio, low, high = ratio_of_medians(times, seconds[NONE])
+        ratio, low, high = ratio_interval(times, seconds[NONE])
         rows.append(
             {
                 "model": name,
@@ -138,8 +138,9 @@ def measure(
                 "penalty": label,
                 "step_ms": 1e3 * statistics.median(times),
                 "ratio": ratio,
-                "ratio_low": low,
-                "ratio_high": high,
+                "low": low,
+                "high": high,
+                "turns": turns,
                 "peak_mb": peaks[label] / 1e6,
                 "peak_ratio": peaks[label] / peaks[NONE],
             }

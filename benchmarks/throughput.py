@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader
 
 from varreg import datasets, models
 from varreg.loss import VariancePenalizedLoss
-from varreg.timing import interleaved, ratio_of_medians
+from varreg.timing import interleaved, ratio_interval
 from varreg.training import fit
 
 BACKENDS = ("torch", "tensorflow", "jax")
@@ -56,7 +56,7 @@ def main() -> None:
                 # Keras takes its backend when it is imported: a process for each.
                 os.environ["KERAS_BACKEND"] = backend
                 rows.append(apart(against_keras, device, torch.get_num_threads()))
-    note = "Images a second while training; the interval is that of the ratio"
+    note = "Images a second while training"
     if not importlib.util.find_spec("keras"):
         note += "; Keras is not installed here"
     elif left_out:
@@ -69,7 +69,7 @@ def compare(
 ) -> dict[str, object]:
     """One row: both speeds and their ratio."""
     seconds = interleaved({"ours": ours, "theirs": theirs}, TURNS, warm_up=1, device=device)
-    ratio, low, high = ratio_of_medians(seconds["theirs"], seconds["ours"])
+    ratio, low, high = ratio_interval(seconds["theirs"], seconds["ours"])
     return {
         "model": model,
         "pixels": pixels,
@@ -77,8 +77,9 @@ def compare(
         "varreg_images_a_second": images / statistics.median(seconds["ours"]),
         "peer_images_a_second": images / statistics.median(seconds["theirs"]),
         "ratio": ratio,
-        "ratio_low": low,
-        "ratio_high": high,
+        "low": low,
+        "high": high,
+        "turns": TURNS,
     }
 
 

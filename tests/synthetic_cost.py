@@ -28,8 +28,9 @@ def overhead(**changed):
             "penalty": penalty,
             "step_ms": 10 * ratio,
             "ratio": ratio,
-            "ratio_low": ratio - 0.05,
-            "ratio_high": ratio + 0.05,
+            "low": ratio - 0.05,
+            "high": ratio + 0.05,
+            "turns": 7,
             "peak_mb": 20.0,
             "peak_ratio": 1.2 if penalty == "DeCov" else 1.0,
         }
@@ -49,8 +50,9 @@ def throughput(loop=4.0, keras=2.0):
             "varreg_images_a_second": 100 * ratio,
             "peer_images_a_second": 100.0,
             "ratio": ratio,
-            "ratio_low": ratio - 0.1,
-            "ratio_high": ratio + 0.1,
+            "low": ratio - 0.1,
+            "high": ratio + 0.1,
+            "turns": 5,
         }
         for peer, (model, pixels, ratio) in cases.items()
     ]
@@ -108,8 +110,9 @@ def ensemble():
             "images_per_second_alone": 1000,
             "images_per_second": 1000 * members // 2,
             "gain": members / 2,
-            "gain_low": members / 2 - 0.1,
-            "gain_high": members / 2 + 0.1,
+            "low": members / 2 - 0.1,
+            "high": members / 2 + 0.1,
+            "turns": 3,
         }
         for members in (1, 4, 18)
     ]
@@ -176,17 +179,27 @@ MADE = {
 }  # fmt: skip
 
 
-def record(results, question, rows, *, device=CPU, at="2026-01-01T00:00:00+00:00", note="a note"):
+def record(
+    results,
+    question,
+    rows,
+    *,
+    device=CPU,
+    at="2026-01-01T00:00:00+00:00",
+    note="a note",
+    commit="abc",
+    threads=2,
+):
     """Append a recording as the benchmarks do."""
     ledger = Ledger(question, results / "benchmarks")
     run = {
         "key": f"key{len(ledger.keys()):09}",
         "note": note,
         "version": "0.1.0",
-        "commit": "",
+        "commit": commit,
         "torch_version": "2.6.0",
         "device": device,
-        "threads": 2,
+        "threads": threads,
         "seconds": 1.0,
         "recorded_at": at,
     }

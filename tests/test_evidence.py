@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 from synthetic import curves, row
@@ -76,6 +77,12 @@ def test_live_specs_are_the_settings_of_the_study_once_a_seed():
         ({"seeds": 1.5}, "seeds is 1.5"),
         ({"epochs": -1}, "epochs is -1"),
         ({"epochs": True}, "epochs is True"),
+        ({"seeds": "3"}, "seeds is '3'; give a whole number.*papermill gives numbers"),
+        ({"size": 28.0}, "size is 28.0"),
+        ({"train": "true"}, "train is 'true'; allowed are"),
+        ({"dataset": "None"}, "dataset is 'None'; allowed are"),
+        ({"results": "None"}, "results is the text 'None'; papermill gives .* None with -p"),
+        ({"results": "~nobody-of-that-name/runs"}, "results is '~nobody"),
         ({"results": ""}, "give the name of a folder"),
         ({"results": 5}, "results is 5"),
         ({"train": "never", "seeds": 3}, "but seeds is set; add train='always'"),
@@ -87,6 +94,17 @@ def test_wrong_parameters_are_refused_in_a_sentence(wrong, message):
     given = {"study": "chest", "train": "always"} | wrong
     with pytest.raises(ValueError, match=message):
         evidence.gather(**given)
+
+
+def test_numbers_of_numpy_are_numbers():
+    evidence.check_parameters("chest", train="always", seeds=np.int64(2), epochs=np.int32(1))
+
+
+def test_a_tilde_in_results_is_a_home(recorded, monkeypatch):
+    monkeypatch.setenv("HOME", str(recorded))
+    assert len(evidence.gather("chest", results="~").runs) == 1
+    with pytest.raises(ValueError, match="must not mix"):
+        evidence.gather("chest", train="always", results="~")
 
 
 def test_the_recorded_results_are_no_place_for_live_runs(recorded):

@@ -5,12 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from synthetic import row, study
-from synthetic_numbers import leakage, predictions, thresholds
+from synthetic_numbers import leakage, predictions, temperatures, thresholds
 
 from varreg import explained, published
 from varreg.explained.words import listed
+from varreg.statistics import paired_difference
 
 RUNS, DETAILS = predictions()
 CHEST = explained.images(RUNS, DETAILS, "chest_paper")
@@ -447,3 +448,137 @@ def test_every_table_says_something_for_the_recorded_models():
     ):
         assert len(table)
         assert not table.astype(str).map(lambda text: "nan" in text).any(axis=None)
+
+
+# --- Measured as the released notebooks did
+
+
+def test_released_metrics_of_the_skin_models_by_hand():
+    table = SKIN[SKIN["method"] == "baseline"]
+    chances = table[[f"p_{place}" for place in range(7)]].to_numpy()
+    truth = np.eye(7)[table["label"].to_numpy(int)]
+    found = explained.released_metrics(table)
+    micro = roc_auc_score(truth, chances, average="micro")
+    assert found["keras_auc"] == pytest.approx(micro, abs=1e-3)
+    hits = ((chances[:, 6:] > 0.5) == truth).mean(axis=1)
+    assert found["last_column_accuracy"] == pytest.approx(hits.mean())
+    right = list(chances.argmax(1) == table["label"])
+    for name, scores in (("accuracy", right), ("last_column_accuracy", list(hits))):
+        assert found[f"bar_{name}"] == pytest.approx(shown_by_hand(scores, 32, closing=True))
+    assert "bar_auroc" not in found
+
+
+def test_released_metrics_of_the_chest_models_by_hand():
+    table = CHEST[CHEST["method"] == "augmented"]
+    found = explained.released_metrics(table)
+    chance, label = table["p_1"].to_numpy(), table["label"].to_numpy()
+    assert found["keras_auc"] == pytest.approx(roc_auc_score(label, chance), abs=1e-3)
+    areas = []
+    for stop in (*range(32, 624, 32), 624):
+        both = len(set(label[:stop])) == 2  # of one class alone there is no area: Keras says 0
+        areas.append(roc_auc_score(label[:stop], chance[:stop]) if both else 0.0)
+    assert areas[:7] == [0.0] * 7
+    assert found["bar_auroc"] == pytest.approx(np.mean([*areas, areas[-1]]), abs=2e-3)
+    assert "last_column_accuracy" not in found
+
+
+def test_only_runs_whose_predictions_are_recorded_get_the_released_metrics():
+    found = explained.with_released_metrics(PROTOCOL, RUNS, DETAILS)
+    assert len(found) == len(PROTOCOL)
+    first = found["seed"] == 0
+    assert found.loc[first, "test_bar_accuracy"].notna().all()
+    assert found.loc[~first, "test_bar_accuracy"].isna().all()
+    mine = found[first & (found["method"] == "augmented")].iloc[0]
+    wanted = explained.released_metrics(CHEST[CHEST["method"] == "augmented"])
+    assert mine["test_bar_auroc"] == wanted["bar_auroc"]
+    # What a run recorded itself stays.
+    own = explained.with_released_metrics(PROTOCOL.assign(test_keras_auc=0.5), RUNS, DETAILS)
+    assert (own["test_keras_auc"] == 0.5).all()
+    # Another data set, size or study is another run.
+    for other in ({"dataset": "phantom"}, {"size": 28}, {"study": "chest"}):
+        same = explained.with_released_metrics(PROTOCOL.assign(**other), RUNS, DETAILS)
+        assert list(same) == list(PROTOCOL)
+    for runs in (EMPTY, PROTOCOL):
+        pd.testing.assert_frame_equal(explained.with_released_metrics(runs, EMPTY, EMPTY), runs)
+
+
+def test_what_the_thresholds_change():
+    for table in (CHEST, SKIN):
+        found = explained.threshold_effects(table)
+        assert found["method"].tolist() == list(dict.fromkeys(table["method"]))
+        assert (found["effect"] == found["keras"] - found["exact"]).all()
+        assert found["effect"].abs().max() < 2e-3
+    assert explained.threshold_effects(NO_IMAGES).empty
+
+
+# --- The plainest facts
+
+
+def test_changed_predictions_are_counted_one_by_one():
+    found = explained.changed_by_penalty(SKIN)
+    one, two = (
+        SKIN[SKIN["method"] == name][[f"p_{place}" for place in range(7)]].to_numpy()
+        for name in ("baseline", "penalized")
+    )
+    changed = sum(int(a.argmax() != b.argmax()) for a, b in zip(one, two, strict=True))
+    assert found["changed"] == changed > 0
+    assert found["images"] == len(one)
+    assert found["largest"] == pytest.approx(max(abs(one - two).ravel()))
+    mixed = explained.changed_by_penalty(SKIN.sample(frac=1, random_state=0))
+    assert mixed == found
+    assert explained.changed_by_penalty(SKIN, "augmented") == {}
+    assert explained.changed_by_penalty(NO_IMAGES) == {}
+    table = explained.changed_table({"chest": NO_IMAGES, "skin": SKIN})
+    assert table["Data"].tolist() == ["skin"]
+    assert table["Predictions that the penalty changes"].tolist() == [changed]
+
+
+@pytest.mark.parametrize(
+    ("loss", "auroc", "words"),
+    [
+        ((-0.1, 0.001), (0.0, 0.1), "helps:"),
+        ((0.1, 0.001), (0.0, 0.1), "makes the model worse:"),
+        ((0.0, 0.1), (-0.1, 0.001), "makes the model worse:"),
+        ((-0.1, 0.001), (-0.1, 0.001), "helps in one thing and hurts in another:"),
+        ((0.0, 0.1), (0.0, 0.1), "makes no clear difference:"),
+    ],
+)
+def test_plain_words_follow_from_the_intervals(loss, auroc, words):
+    def change(mean, spread):
+        return paired_difference([mean - spread, mean, mean + spread], [0, 0, 0])
+
+    text = explained.in_plain_words({"cross_entropy": change(*loss), "auroc": change(*auroc)})
+    assert text.startswith(f"Here the penalty {words} it ")
+    assert ("may lower or raise cross-entropy" in text) == (loss[0] == 0)
+    single = explained.in_plain_words({"auroc": paired_difference([1.0], [0.5])})
+    assert "cannot tell an effect from luck" in single
+
+
+def test_the_effect_of_a_temperature_is_paired_by_seed():
+    units, details = temperatures()
+    mine = units[(units["source"] == "skin") & (units["model"] == "small_cnn")]
+    found = explained.temperature_effect(mine, details, "cross_entropy")
+    test = stats.ttest_1samp([-0.010, -0.011, -0.012], 0)
+    assert (found.mean, found.n) == (pytest.approx(-0.011), 3)
+    assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    text = explained.temperature_phrase(units, details, "skin", "cross_entropy")
+    assert text.startswith("lowers the test cross-entropy by 0.011")
+    assert "raises the calibration error" in explained.temperature_phrase(
+        units, details, "chest", "ece"
+    )
+    assert "too few" in explained.temperature_phrase(EMPTY, EMPTY, "chest", "ece")
+
+
+def test_a_temperature_stands_beside_what_was_trained():
+    units, details = temperatures()
+    runs = study({"baseline": 0.0, "penalized": -0.1, "augmented": -0.2})
+    table = explained.temperature_table(units, details, {"chest": runs})
+    assert table["Data"].tolist() == ["chest"] * 6 + ["skin"] * 2
+    assert table["What is done"].tolist()[:3] == [
+        "temperature, 1.30 on average",
+        "penalized, as published",
+        "augmented",
+    ]
+    assert table["Test cross-entropy"].tolist()[0].startswith("\u22120.011 [")
+    assert table["Pairs"].tolist()[:3] == [3, 5, 5]
+    assert explained.temperature_table(EMPTY, EMPTY, {}).empty

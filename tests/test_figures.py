@@ -75,12 +75,30 @@ def test_a_published_value_outside_the_panel_becomes_an_arrow():
     assert [text.get_text() for text in ax.texts] == ["paper +0.42"]
 
 
-def test_weight_zero_stands_at_the_left_and_the_choice_is_marked():
-    wide, _ = tables.split_grid(grid([(1.0, 1.0, 1.0)]))
-    ax = figures.weights(wide, ["cross_entropy"], {"paper_cnn": 1.0}).axes[0]
+@pytest.mark.parametrize(("weight", "place"), [(1.0, 2), (0.0, 0)])
+def test_weight_zero_stands_at_the_left_and_the_choice_is_marked(weight, place):
+    wide, _ = tables.split_grid(grid([(weight, 1.0, 1.0)]))
+    picked = tables.chosen_weights(wide, ["pneumoniamnist"])
+    ax = figures.weights(wide, ["cross_entropy"], picked).axes[0]
     labels = [label.get_text() for label in ax.get_xticklabels()]
     assert labels == ["0", "$10^{-2}$", "$10^{0}$", "$10^{2}$"]
-    assert ax.lines[-1].get_xdata()[0] == 2
+    assert ax.lines[-1].get_xdata()[0] == place
+
+
+def test_no_band_reaches_beyond_what_the_metric_can_be():
+    wide, _ = tables.split_grid(grid([(1.0, 1.0, 1.0)]))
+    wide["val_auroc"] = np.where(wide["seed"] == 0, 0.5, 1.0)  # the interval ends above 1
+    ax = figures.weights(wide, ["auroc"]).axes[0]
+    ends = np.concatenate([band.get_paths()[0].vertices[:, 1] for band in ax.collections])
+    assert ends.max() == 1.0
+
+
+@pytest.mark.parametrize(("best", "corner"), [((0.0, 1.0, 1.0), (1, 0)), ((0.1, 0.5, 2.0), (2, 4))])
+def test_the_box_marks_the_chosen_setting_no_penalty_in_the_first_row(best, corner):
+    _, twelve = tables.split_grid(grid([best]))
+    ax = figures.combinations(twelve).axes[0]
+    assert ax.get_yticklabels()[0].get_text() == "no penalty"
+    assert [patch.get_xy() for patch in ax.patches] == [corner]
 
 
 def test_images_and_pairs():

@@ -1,7 +1,7 @@
 import matplotlib
 import pandas as pd
 import pytest
-from test_sensitivity import made_up
+from test_sensitivity import made_up, repeated
 
 from varreg import figures, sensitivity
 from varreg.studies import ambiguities
@@ -51,3 +51,15 @@ def test_better_side_follows_the_metric():
 
 def test_empty_table_of_effects_is_accepted():
     figures.sensitivity_forest(sensitivity.effects(pd.DataFrame())).canvas.draw()
+
+
+def test_a_choice_that_changes_nothing_is_grey_and_says_so():
+    found = sensitivity.effects(repeated(made_up(), "25 for both", ambiguities.AS_RELEASED))
+    left, *_ = figures.sensitivity_forest(found).axes
+    place = found["choice"].tolist().index("25 for both")
+    (said,) = left.texts
+    assert (said.get_text(), said.xy[1]) == (sensitivity.SAME, place)
+    (mark,) = (
+        line for line in left.lines if line.get_marker() == "o" and line.get_ydata()[0] == place
+    )
+    assert mark.get_color() == "#999999"

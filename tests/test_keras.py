@@ -7,6 +7,7 @@ import pytest
 from packaging.version import Version
 
 from varreg import explained
+from varreg.metrics import keras_auc
 from varreg.published import CHEST_IMAGES
 
 # Keras up to 3.10 asks torch for an array in a way that NumPy 2 has come to dislike.
@@ -120,3 +121,31 @@ def test_the_released_skin_accuracy_is_that_of_keras(keras):
         ours = explained.released_accuracy(chance[mine], labels[mine])
         assert found == pytest.approx(ours, abs=1e-6)
     assert found == pytest.approx(6 / 7, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["every image pneumonia", "every image normal", "one model"])
+def test_the_area_of_one_output_is_that_of_keras(keras, kind):
+    chance = probabilities(kind)
+    metric = keras.metrics.AUC(name="auc")
+    metric.update_state(LABELS[:, None], chance[:, None])
+    assert keras_auc(chance, LABELS) == pytest.approx(float(metric.result()), abs=2e-6)
+
+
+def test_the_area_of_one_hot_labels_is_that_of_keras_after_every_batch(keras):
+    random = np.random.default_rng(0)
+    chance = random.dirichlet(np.full(7, 0.4), size=100).astype(np.float32)
+    labels = np.eye(7)[random.integers(0, 7, size=100)]
+    chance[:10] = np.round(chance[:10] * 199) / 199  # on the thresholds
+    metric = keras.metrics.AUC(name="auc")
+    for start in range(0, 100, explained.BATCH):
+        mine = slice(start, start + explained.BATCH)
+        metric.update_state(labels[mine], chance[mine])
+        so_far = slice(0, mine.stop)
+        expected = float(metric.result())
+        assert keras_auc(chance[so_far], labels[so_far]) == pytest.approx(expected, abs=2e-6)
+
+
+def test_the_area_of_one_class_is_that_of_keras(keras):
+    metric = keras.metrics.AUC(name="auc")
+    metric.update_state(np.zeros(3), np.array([0.1, 0.5, 0.9]))
+    assert keras_auc(np.array([0.1, 0.5, 0.9]), np.zeros(3)) == float(metric.result()) == 0

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import varreg
 from varreg import ledger as module
-from varreg.ledger import CURVE_COLUMNS, Ledger, LedgerError, default_results
+from varreg.columns import CURVE_COLUMNS
+from varreg.ledger import Ledger, LedgerError, default_results
 
 
 def run(key: str, **values: object) -> dict[str, object]:
@@ -339,8 +341,9 @@ def test_where_results_are(monkeypatch, tmp_path):
     assert Ledger("s").folder == tmp_path / "s"
     assert Ledger("s", tmp_path / "other").folder == tmp_path / "other" / "s"
     monkeypatch.delenv("VARREG_RESULTS")
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "varreg" / "ledger.py"))
+    monkeypatch.setattr(varreg, "__file__", str(tmp_path / "varreg" / "__init__.py"))
     assert default_results() == Path("results")
-    (tmp_path / "pyproject.toml").touch()
-    (tmp_path / "results").mkdir()
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"')
+    assert default_results() == Path("results")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "varreg"')
     assert default_results() == tmp_path.resolve() / "results"

@@ -128,12 +128,11 @@ def test_sampling_table_and_summary():
     assert small["Noise, at random"] == small["In theory"] == "0.014"  # 3.5 * 0.004
     assert small["Noise, as a comb"] == "0.0035"
     assert small["Bias, at random / comb"] == "1.0 / 0.9"
-    assert (small["Step, released recipe"], small["Step, this package"]) == ("1.10", "1.02")
+    assert "time" not in " ".join(table.columns).lower()  # that is the benchmark's to say
     assert table.loc[("small CNN", "1"), "Bias, at random / comb"] == "\u2013"
     text = mechanics.sampling_summary(sampling())
     assert "never more than 0 % apart" in text
-    assert "1.10 times" in text
-    assert "this package's 1.02 and 1.02 times" in text
+    assert "times" not in text
 
 
 # scale

@@ -8,9 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from medmnist import INFO, Evaluator
-from sklearn.metrics import balanced_accuracy_score, log_loss, recall_score
+from sklearn.metrics import balanced_accuracy_score, log_loss, recall_score, roc_auc_score
 
-from varreg.metrics import METRICS, classification_metrics, expected_calibration_error
+from varreg.metrics import (
+    METRICS,
+    classification_metrics,
+    expected_calibration_error,
+    keras_auc,
+)
 
 # Every task type that MedMNIST has, with a flag that has it.
 FLAGS = {
@@ -139,6 +144,76 @@ def test_only_one_class():
     assert math.isnan(metrics["auroc"])
     assert math.isnan(metrics["recall"][0])
     assert (metrics["recall"][1], metrics["balanced_accuracy"], metrics["accuracy"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("task", "classes"), [("binary", 2), ("multiclass", 7), ("multilabel", 4)])
+def test_kerass_area_equals_counting_at_its_thresholds(task, classes):
+    logits, labels = split(task, classes)
+    scores = probabilities(logits, task)
+    truth = np.eye(classes)[labels] if task == "multiclass" else labels.numpy()
+    p, y = scores.ravel(), truth.reshape(scores.shape).ravel() == 1
+    ends = [-1e-7, *(k / 199 for k in range(1, 199)), 1 + 1e-7]
+    x, height = (np.array([(p[group] > t).mean() for t in ends]) for group in (~y, y))
+    by_hand = sum((x[k] - x[k + 1]) * (height[k] + height[k + 1]) / 2 for k in range(199))
+    found = classification_metrics(logits, labels, task)["keras_auc"]
+    assert found == pytest.approx(by_hand, abs=1e-12)
+    # Two hundred thresholds move the area by less than a thousandth where scores are spread.
+    micro = roc_auc_score(truth.reshape(scores.shape), scores, average="micro")
+    assert found == pytest.approx(micro, abs=1e-3)
+
+
+def test_kerass_area_of_a_common_class_is_far_above_the_mean_over_classes():
+    # Nothing is known but that the last class is common: no order within any class.
+    logits = torch.tensor([0.0, 0.0, 3.0]).repeat(10, 1)
+    labels = torch.tensor([0, 1, 2, 2, 2, 2, 2, 2, 2, 2])
+    found = classification_metrics(logits, labels, "multiclass")
+    assert found["auroc"] == 0.5
+    # High scores: 8 of the 10 ones, 2 of the 20 zeros; the rest is low, and ties count one half.
+    assert found["keras_auc"] == pytest.approx(0.8 * 0.9 + (0.8 * 0.1 + 0.2 * 0.9) / 2)
+
+
+def test_what_lies_between_two_thresholds_is_a_tie():
+    truth = np.array([0, 1, 0, 1])
+    assert keras_auc(np.array([0.0010, 0.0011, 0.0012, 0.0013]), truth) == 0.5
+    assert keras_auc(np.array([0.1, 0.7, 0.2, 0.9]), truth) == 1
+    assert keras_auc(np.array([0.0, 1.0, 0.0, 1.0]), truth) == 1
+    assert keras_auc(np.array([1.0, 0.0, 1.0, 0.0]), truth) == 0
+    # On a threshold is not above it: 1 / 199 ties with all that is below.
+    assert keras_auc(np.array([0.0, 1 / 199]), np.array([0, 1])) == 0.5
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [1, 1]])
+def test_kerass_area_of_one_class_is_zero(labels):
+    assert keras_auc(np.array([0.2, 0.8]), np.array(labels)) == 0
+
+
+@given(st.integers(2, 60), st.integers(0, 1000), st.integers(2, 400))
+def test_kerass_area_goes_to_the_area_with_more_thresholds(n, seed, thresholds):
+    random = np.random.default_rng(seed)
+    truth = np.append([0, 1], random.integers(0, 2, n - 2))
+    scores = random.random(n)
+    assert 0 <= keras_auc(scores, truth, thresholds) <= 1
+    fine = keras_auc(scores, truth, 2_000_001)
+    assert fine == pytest.approx(roc_auc_score(truth, scores), abs=1e-3)
+    # Every pair that a threshold does not part counts one half.
+    cells = np.maximum(np.ceil(scores.astype(np.float32) * np.float32(thresholds - 1)), 1)
+    assert keras_auc(scores, truth, thresholds) == pytest.approx(roc_auc_score(truth, cells))
+
+
+@pytest.mark.parametrize(
+    ("scores", "truth", "thresholds", "message"),
+    [
+        ([0.5], [0, 1], 200, r"scores have shape \(1,\) and truth \(2,\)"),
+        ([], [], 200, "with a sample or more"),
+        ([0.5, 1.5], [0, 1], 200, "probabilities in"),
+        ([0.5, np.nan], [0, 1], 200, "probabilities in"),
+        ([0.5, 0.5], [0, 2], 200, "one-hot labels"),
+        ([0.5, 0.5], [0, 1], 1, "thresholds is 1"),
+    ],
+)
+def test_kerass_area_refuses(scores, truth, thresholds, message):
+    with pytest.raises(ValueError, match=message):
+        keras_auc(np.array(scores), np.array(truth), thresholds)
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])

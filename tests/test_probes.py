@@ -10,12 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varreg import runs
+from varreg.columns import PROVENANCE_COLUMNS
 from varreg.datasets.core import Subset
-from varreg.ledger import PROVENANCE_COLUMNS, Ledger
-from varreg.probes import PROBES, Unit, bits, carried, leakage, predictions, thresholds, units
+from varreg.ledger import Ledger
+from varreg.metrics import classification_metrics, cross_entropy
+from varreg.probes import (
+    PROBES,
+    Unit,
+    bits,
+    carried,
+    leakage,
+    predictions,
+    temperature,
+    thresholds,
+    units,
+)
 from varreg.runs import RunSpec, run_all
 from varreg.studies import specs
-from varreg.training import batches
+from varreg.training import batches, predict
 
 # ---------------------------------------------------------------- units and their record
 
@@ -202,6 +214,78 @@ def test_best_threshold_tries_every_cut():
     assert ((p > cut) == truth).mean() == best
 
 
+def calibrated(task, n=20_000, classes=5):
+    """Logits and labels that are drawn from just these logits."""
+    random = torch.Generator().manual_seed(0)
+    if task == "multiclass":
+        logits = 1.5 * torch.randn(n, classes, generator=random, dtype=torch.float64)
+        return logits, torch.multinomial(logits.softmax(1), 1, generator=random).view(-1)
+    logits = 1.5 * torch.randn(n, generator=random, dtype=torch.float64)
+    return logits, torch.bernoulli(logits.sigmoid(), generator=random).long()
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+@pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
+def test_a_temperature_undoes_a_factor_on_calibrated_logits(task, factor):
+    logits, labels = calibrated(task)
+    found = temperature.fit_temperature(factor * logits, labels, task)
+    assert found == pytest.approx(factor, rel=0.03)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_a_temperature_is_where_a_grid_in_numpy_has_its_minimum(task):
+    logits, labels = (part[:300] for part in calibrated(task))
+    x, y = 2.0 * logits.numpy(), labels.numpy()
+    grid = np.geomspace(1.2, 3.5, 20_001)
+    if task == "binary":
+        signed = np.where(y == 1, -x, x)
+        losses = [np.logaddexp(0, signed / t).mean() for t in grid]
+    else:
+        own = x[np.arange(len(y)), y]
+        losses = [(np.log(np.exp(x / t).sum(1)) - own / t).mean() for t in grid]
+    found = temperature.fit_temperature(torch.from_numpy(x), labels, task)
+    assert found == pytest.approx(grid[np.argmin(losses)], rel=1e-4)
+    loss = cross_entropy(torch.from_numpy(x) / found, labels, task)
+    assert loss == pytest.approx(min(losses), abs=1e-9)
+
+
+def test_a_temperature_has_bounds_where_none_is_the_best():
+    logits = torch.tensor([-2.0, -1.0, 1.0, 2.0])
+    right = temperature.fit_temperature(logits, (logits > 0).long(), "binary")
+    wrong = temperature.fit_temperature(logits, (logits < 0).long(), "binary")
+    # Far down the loss of perfect predictions is flat to the last bit.
+    assert 1 / temperature.LARGEST <= right < 0.1
+    assert wrong == pytest.approx(temperature.LARGEST, rel=1e-4)
+    with pytest.raises(ValueError, match="the split is empty"):
+        temperature.fit_temperature(torch.zeros(0), torch.zeros(0).long(), "binary")
+
+
+@pytest.mark.parametrize("source", ["chest", "skin"])
+def test_temperature_of_a_baseline(small, source):
+    data = small(*(("multiclass", 3) if source == "skin" else ("binary", 1)))
+    setting = {"source": source, "model": "small_cnn", "seed": 1}
+    row, details = Unit("temperature", tuple(setting.items())).execute()
+    table = pd.DataFrame(details)
+    assert table["part"].tolist() == ["val", "val", "test", "test"]
+    assert table["temperature_used"].tolist() == [1.0, row["temperature"]] * 2
+    before, after = (table.iloc[place]["cross_entropy"] for place in (0, 1))
+    assert after < before
+    (spec,) = (
+        spec
+        for spec in specs(source)
+        if (spec.model, spec.method, spec.seed) == ("small_cnn", "baseline", 1)
+        and spec.split != "paper"
+    )
+    run = runs.train_run(spec)
+    logits = predict(run.model, data.test.images, run.fit.scaling)
+    expected = classification_metrics(logits, data.test.labels, data.task)
+    for name in ("cross_entropy", "ece", "accuracy", "auroc"):
+        assert table.iloc[2][name] == pytest.approx(expected[name], rel=1e-6)
+    if source == "chest":  # one factor on one logit changes no order and no side of zero
+        same = table.groupby("part")[["accuracy", "auroc"]].nunique()
+        assert (same == 1).all(axis=None)
+
+
 def test_predictions_of_every_test_image(small):
     data = small("multiclass", channels=3)
     row, details = Unit(
@@ -290,6 +374,29 @@ def test_recorded_units_are_those_listed(recorded):
         assert {name: row[name] for name in listed[row["key"]].setting} == listed[
             row["key"]
         ].setting
+
+
+def test_temperatures_are_of_the_recorded_models():
+    units_, details = Ledger("temperature").runs(), Ledger("temperature").curves()
+    compared = 0
+    for row in [] if units_.empty else units_.to_dict("records"):
+        study = Ledger(row["source"]).runs()
+        its = study[
+            (study[["method", "model", "seed"]] == ["baseline", row["model"], row["seed"]]).all(
+                axis=1
+            )
+            & (study["split"].isna() | (study["split"] == "lesion"))
+        ]
+        mine = details[(details["key"] == row["key"]) & (details["temperature_used"] == 1)]
+        found = mine.set_index("part").loc["test"]
+        if len(its) != 1 or its.iloc[0]["torch_version"] != row["torch_version"]:
+            continue
+        for metric in ("cross_entropy", "ece", "accuracy", "auroc"):
+            # Another processor adds in another order, and training goes on from there.
+            assert found[metric] == pytest.approx(its.iloc[0][f"test_{metric}"], abs=0.02)
+        compared += 1
+    if not compared:
+        pytest.skip("no temperature is recorded with the PyTorch of its study")
 
 
 def test_retrained_models_are_the_recorded_ones():

@@ -46,6 +46,56 @@ def test_class_counts_add_up_to_those_of_the_download():
     assert totals == {"train": 5216, "val": 16, "test": 624}
 
 
+def test_every_number_says_what_it_is_and_what_it_is_judged_by():
+    for number in (*published.NUMBERS, *published.SHOWN):
+        is_bar = "progress bar: unweighted mean" in number.definition
+        assert is_bar == (number.source != published.RELEASED_LOG)
+        if number.metric == "loss":
+            assert ("+ penalty" in number.definition) == (number.method == "penalized")
+        if number.source in published.TABLES.values():
+            # As the paper calls it; what is measured as it was is another quantity.
+            assert number.column in ("accuracy", "cross_entropy")
+            assert number.same.startswith("bar_")
+        else:
+            assert number.column.startswith("bar_") == is_bar
+            assert number.same == ""
+    traced = [each for each in published.NUMBERS if each.definition.startswith("progress bar")]
+    for number in traced:  # those that the log shows, to the last printed digit
+        shown = published.find(
+            number.experiment, number.method, number.metric, source=published.RELEASED_BAR
+        )
+        assert shown.value == number.value
+    assert len(traced) == 4
+
+
+@pytest.mark.parametrize(
+    ("experiment", "method", "metric", "definition", "column"),
+    [
+        ("chest", "baseline", "accuracy", "accuracy, threshold 0.5", "accuracy"),
+        ("skin", "baseline", "accuracy", "accuracy, most probable class", "accuracy"),
+        (
+            "skin",
+            "penalized",
+            "accuracy",
+            "binary accuracy of the last of 7 columns",
+            "last_column_accuracy",
+        ),
+        ("chest", "augmented", "auroc", "Keras AUC, 200 thresholds", "auroc"),
+        ("skin", "baseline", "auroc", "Keras AUC, 200 thresholds, micro average", "keras_auc"),
+        (
+            "skin",
+            "penalized",
+            "loss",
+            "0.5 \u00d7 cross-entropy + penalty",
+            "cross_entropy",
+        ),
+    ],
+)
+def test_what_the_released_log_returned(experiment, method, metric, definition, column):
+    found = published.find(experiment, method, metric, source=published.RELEASED_LOG)
+    assert (found.definition, found.column) == (definition, column)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

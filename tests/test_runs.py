@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from varreg import datasets, runs
+from varreg.columns import CURVE_COLUMNS, OUTCOME_COLUMNS, PROVENANCE_COLUMNS
 from varreg.datasets import Dataset, UnknownDatasetError
-from varreg.ledger import CURVE_COLUMNS, OUTCOME_COLUMNS, PROVENANCE_COLUMNS, Ledger, LedgerError
+from varreg.ledger import Ledger, LedgerError
 from varreg.probes import units
 from varreg.runs import MissingRunsError, RunSpec, execute, execute_many, groups, run_all
 from varreg.studies.chest_paper import PUBLISHED_PENALTY

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from varreg import sensitivity
+from varreg.ledger import Ledger
 from varreg.studies import ambiguities
 
 RUNS_OF = {
@@ -138,9 +139,10 @@ def test_printed_table_marks_what_stands_after_correction():
 def test_sentence_counts_choices_and_names_the_largest_move():
     chest = len([each for each in ambiguities.ALTERNATIVES if each.experiment == "chest"])
     lower = sensitivity.sentence(sensitivity.effects(made_up(noise=1e-4)))
-    assert f"under {chest} of {chest} choices ({chest} for the better, 0 for the worse)" in lower
-    assert "what moves the baseline most is learning rate (0.001), which raises it by 0.1" in lower
-    assert "the largest mean effect of the penalty under any choice is 0.070" in lower
+    assert f"Under {chest} of {chest} readings" in lower
+    assert f"({chest} for the better, 0 for the worse)" in lower
+    assert "moved most by learning rate (0.001), which raises it by 0.1" in lower
+    assert "the largest mean effect of the penalty under any of them is 0.070" in lower
     assert lower.count("On chest") == lower.count("On skin") == 1
     # For accuracy higher is better: the same runs, the same verdict.
     by_accuracy = sensitivity.effects(made_up(noise=1e-4), "test_accuracy")
@@ -157,3 +159,82 @@ def test_sentence_with_one_seed_or_none():
     text = sensitivity.sentence(one)
     assert "(0 for the better, 0 for the worse)" in text
     assert "too few recorded runs" in text
+
+
+def repeated(runs, choice, of, experiment="chest"):
+    """With the runs of a choice replaced by those of another one, to the last digit."""
+    rows = {name: runs["key"].isin(RUNS_OF[experiment, name]) for name in (choice, of)}
+    theirs = runs[rows[of]].set_index(["method", "seed"])
+    mine = pd.MultiIndex.from_frame(runs.loc[rows[choice], ["method", "seed"]])
+    names = ["test_cross_entropy", "test_accuracy"]
+    runs = runs.copy()
+    runs.loc[rows[choice], names] = theirs.loc[mine, names].to_numpy()
+    return runs
+
+
+def test_a_choice_that_gives_the_same_runs_counts_once():
+    chest = [each for each in ambiguities.ALTERNATIVES if each.experiment == "chest"]
+    idle = [each.choice for each in chest if each.topic == "epochs"]
+    assert len(idle) == 2
+    runs = made_up(noise=1e-4)
+    for choice in idle:
+        runs = repeated(runs, choice, ambiguities.AS_RELEASED)
+    found = sensitivity.effects(runs)
+    same = found[found["same_as"] != ""]
+    assert same["choice"].tolist() == idle
+    assert set(same["same_as"]) == {ambiguities.AS_RELEASED}
+    assert len(sensitivity.distinct(found)) == len(found) - 2
+    count = len(chest) - 2
+    text = sensitivity.sentence(found)
+    assert f"On chest, {len(chest)} choices give {count} different readings" in text
+    assert "2 of them change nothing here" in text
+    assert f"Under {count} of {count} readings" in text
+    table = sensitivity.table(found)
+    cells = table[table["Choice"].isin(idle)][["Moves the baseline by", "Moves the effect by"]]
+    assert (cells == sensitivity.SAME).all(axis=None)
+    # Nothing is tested twice, so the others are corrected as if the rows were not there.
+    without = sensitivity.table(sensitivity.distinct(found))
+    pd.testing.assert_frame_equal(
+        table[~table["Choice"].isin(idle)].reset_index(drop=True), without
+    )
+
+
+def test_a_choice_that_repeats_another_is_named_after_it():
+    runs = repeated(made_up(), "standardized", "contrast enhanced")
+    found = sensitivity.effects(runs)
+    assert row(found, "standardized")["same_as"] == "contrast enhanced"
+    table = sensitivity.table(found).set_index(["Data", "Choice"])
+    assert table.loc[("chest", "standardized"), "Effect of the penalty"] == "as contrast enhanced"
+
+
+def test_the_same_accuracy_is_not_the_same_run():
+    runs = made_up().assign(test_accuracy=0.625)
+    found = sensitivity.effects(runs, "test_accuracy")
+    assert (found["same_as"] == "").all()
+    # Nor is one with fewer seeds, or with one number of one seed changed.
+    runs = repeated(made_up(), "25 for both", ambiguities.AS_RELEASED)
+    keys = RUNS_OF["chest", "25 for both"]
+    fewer = runs[~(runs["key"].isin(keys) & (runs["seed"] == 4))]
+    assert row(sensitivity.effects(fewer), "25 for both")["same_as"] == ""
+    runs.loc[runs.index[runs["key"].isin(keys)][-1], "test_accuracy"] += 1e-8
+    assert row(sensitivity.effects(runs), "25 for both")["same_as"] == ""
+
+
+def test_the_sentence_does_not_name_a_move_that_is_none():
+    runs = made_up(rate_level=0.0, rate_effect=0.0, noise=0.05)
+    found = sensitivity.effects(runs)
+    chest = found[found["experiment"] == "chest"]
+    text = sensitivity.sentence(chest)
+    clear = [each for each in chest["level_move"] if each and not each.low <= 0 <= each.high]
+    assert ("No other choice measurably moves the baseline" in text) == (not clear)
+    assert "does not measurably change" not in text
+
+
+def test_recorded_readings_are_those_that_differ_by_hand():
+    runs = Ledger("ambiguities").runs()
+    found = sensitivity.effects(runs, rate="paper")
+    if found.empty or sensitivity.fewest_seeds(found) < len(ambiguities.SEEDS):
+        pytest.skip("the study is not recorded")
+    chest = found[found["experiment"] == "chest"]
+    effects = {(round(each.mean, 7), round(each.low, 7)) for each in chest["effect"]}
+    assert len(sensitivity.distinct(chest)) == len(effects)

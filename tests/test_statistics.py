@@ -120,3 +120,14 @@ def test_wilson_is_scipys(counts):
 def test_bad_input_is_refused_in_a_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_an_interval_ends_where_the_quantity_does():
+    recalls = [0.0, 0.0, 0.1]
+    free = mean_interval(recalls)
+    held = mean_interval(recalls, within=(0, 1))
+    assert free.low < 0
+    assert (held.low, held.high, held.mean) == (0, free.high, free.mean)
+    one = prediction_interval([0.1, 0.9, 0.5], within=(0, math.inf))
+    assert one.low == 0
+    assert math.isnan(mean_interval([0.5], within=(0, 1)).low)

@@ -7,9 +7,19 @@ import math
 import pandas as pd
 import pytest
 
-from varreg.ledger import PROVENANCE_COLUMNS, Ledger
+from varreg.columns import PROVENANCE_COLUMNS
+from varreg.ledger import Ledger
 from varreg.runs import MissingRunsError, RunSpec
-from varreg.studies import STUDIES, ambiguities, chest_paper, grid, inert_lambda, specs
+from varreg.studies import (
+    STUDIES,
+    ambiguities,
+    chest,
+    chest_paper,
+    grid,
+    inert_lambda,
+    skin,
+    specs,
+)
 
 # The weights with the lowest validation cross-entropy in the ledger that `recorded_grid` makes up.
 BEST = {
@@ -209,8 +219,11 @@ def test_every_alternative_changes_what_it_says_and_nothing_else():
 
 @pytest.mark.parametrize(("dataset", "model"), BEST)
 def test_chosen_is_the_best_positive_weight_on_validation(recorded_grid, dataset, model):
-    assert grid.chosen_weight(dataset, model) == BEST[dataset, model]
-    assert grid.chosen_weight(dataset, model, str(recorded_grid.parents[1])) == BEST[dataset, model]
+    assert grid.best_weight_above_zero(dataset, model) == BEST[dataset, model]
+    assert (
+        grid.best_weight_above_zero(dataset, model, str(recorded_grid.parents[1]))
+        == BEST[dataset, model]
+    )
 
 
 def test_scores_are_means_over_seeds(recorded_grid):
@@ -226,7 +239,7 @@ def test_one_lucky_seed_does_not_choose(recorded_grid):
     assert hit.sum() == 1
     table.loc[hit, "val_cross_entropy"] = 0.2
     table.to_csv(recorded_grid, index=False)
-    assert grid.chosen_weight("ham10000", "small_cnn") == 1.0
+    assert grid.best_weight_above_zero("ham10000", "small_cnn") == 1.0
 
 
 @pytest.mark.parametrize("study", ["chest", "skin"])
@@ -241,9 +254,15 @@ def test_needs_all_of_the_grid(recorded_grid):
     table = pd.read_csv(recorded_grid)
     gone = of("grid", dataset="pneumoniamnist", model="small_cnn", seed=4)[3].key
     table[table["key"] != gone].to_csv(recorded_grid, index=False)
-    assert grid.chosen_weight("pneumoniamnist", "paper_cnn") == 100.0
+    assert grid.best_weight_above_zero("pneumoniamnist", "paper_cnn") == 100.0
     with pytest.raises(MissingRunsError, match=r"1 of 40 runs .* small_cnn on pneumoniamnist"):
-        grid.chosen_weight("pneumoniamnist", "small_cnn")
+        grid.best_weight_above_zero("pneumoniamnist", "small_cnn")
+
+
+def test_the_next_recording_tunes_on_seeds_that_the_paired_studies_do_not_use():
+    paired = {*chest.SEEDS, *skin.SEEDS}
+    assert not set(grid.TUNING_SEEDS) & paired
+    assert set(grid.SEEDS) <= paired  # as recorded, and as the limitations say
 
 
 def test_an_unknown_study():

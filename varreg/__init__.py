@@ -9,6 +9,7 @@
 >>> parts.total.backward()
 """
 
+from varreg import endings  # noqa: F401  first: a stop while PyTorch is imported ends quietly
 from varreg.features import FeatureTap
 from varreg.loss import LossParts, VariancePenalizedLoss, feature_variance, split_features
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from varreg import datasets, doctor
+from varreg.endings import ended
 from varreg.probes import PROBES, units
 from varreg.runs import run_all
 from varreg.studies import STUDIES, specs
@@ -22,22 +23,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program; default: that of the process.
 
     Returns:
-        0, or 1 after an error, which is printed in one sentence.
+        The exit status, see :func:`varreg.endings.ended`.
     """
+    return ended(lambda: _carry_out(arguments))
+
+
+def _carry_out(arguments: Sequence[str] | None) -> None:
     given = _parser().parse_args(arguments)
     if getattr(given, "results", None):
         # The choice of a weight reads the ledger of `grid` from the same folder.
         os.environ["VARREG_RESULTS"] = given.results
-    try:
-        given.call(given)
-    except (ValueError, LookupError, OSError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"varreg: {message}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("varreg: stopped; every finished run is recorded", file=sys.stderr)
-        return 130
-    return 0
+    given.call(given)
 
 
 def _parser() -> argparse.ArgumentParser:

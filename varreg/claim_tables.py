@@ -11,9 +11,9 @@ import pandas as pd
 
 from varreg import published, verdicts
 from varreg.claims import Claim, Judgement
-from varreg.rules import Part, changes, printed, rules
-from varreg.statistics import mean_interval, prediction_interval
-from varreg.tables import interval_text, published_table
+from varreg.rules import Part, change_text, changes, on_scale, printed, range_text, rules
+from varreg.statistics import mean_interval
+from varreg.tables import published_table
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -36,9 +36,18 @@ RULES_PAGE = "../book/claims.html"
 KIND_NAMES = {
     "words": "Claims in words",
     "number": "Tables I to IV",
-    "change": "Improvements",
     "figure": "Figures",
 }
+#: An author's warning that is not met here is no failed claim.
+CAVEAT_WORDS = {
+    "reproduced": "confirmed",
+    "partly": "confirmed in part",
+    "not reproduced": "not seen here",
+    "contradicted": "not seen here",
+    "cannot be known": "cannot be known",
+}
+#: Whether a printed change lies where one further run is expected, by the verdict on it.
+IN_RANGE = {"reproduced": "yes", "not reproduced": "no", "cannot be known": "cannot be told"}
 
 
 def numbers(runs: pd.DataFrame, experiment: str, source: str | None = None) -> pd.DataFrame:
@@ -56,15 +65,17 @@ def numbers(runs: pd.DataFrame, experiment: str, source: str | None = None) -> p
 def shifts(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
     """The improvements that the paper derives from its tables, re-measured.
 
-    The verdict is on the change as printed, against the change in our unscaled cross-entropy.
-    Beside it stands what the printed losses say once each is divided by its lambda.
+    *In range* is about the change as printed, against the change in our unscaled cross-entropy;
+    it cannot be told where the range holds "no change" too. Beside it stands what the printed
+    losses say once each is divided by its lambda. The verdict is that of the claim in words.
 
     Args:
         runs: Rows of the study ``chest_paper`` or ``skin_paper``.
         experiment: ``"chest"`` or ``"skin"``.
 
     Returns:
-        The columns of :func:`numbers`.
+        The columns of :func:`numbers`, with *In range* for the verdict, and without the values that
+        are measured as the published were.
     """
     rows = []
     for shift in published.SHIFTS:
@@ -72,26 +83,19 @@ def shifts(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
             continue
         column = "test_accuracy" if shift.metric == "accuracy" else "test_cross_entropy"
         values = changes(runs, column, shift.method, shift.reference)
-        mean = mean_interval(values) if values.size else None
-        one = prediction_interval(values) if values.size else None
+        relative = shift.metric == "loss"
+        word = verdicts.of_number(on_scale(shift), values, null=0)
         rows.append(
             {
                 "Model": shift.method,
                 "Number": f"{shift.metric}, change from {shift.reference}",
+                "Definition": _shift_definition(shift),
                 "Published": _change_text(shift.value, shift.metric),
                 "On one scale": _change_text(_fair(shift), shift.metric),
-                "Recorded": (
-                    interval_text(mean.mean, mean.low, mean.high, 1, signed=True)
-                    if mean
-                    else "\u2013"
-                ),
-                "One run": (
-                    f"{one.low:+.1f} to {one.high:+.1f}".replace("-", "\u2212")
-                    if one and one.n > 1
-                    else "\u2013"
-                ),
+                "Recorded": change_text(mean_interval(values) if values.size else None, relative),
+                "One run": range_text(values, relative),
                 "Runs": int(values.size),
-                "Verdict": verdicts.of_number(shift.value, values),
+                "In range": IN_RANGE[word],
             }
         )
     return pd.DataFrame(rows)
@@ -99,6 +103,9 @@ def shifts(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
 
 def counts(judgements: Sequence[Judgement]) -> pd.DataFrame:
     """How often each verdict on the penalty as published is given, a column a kind of claim.
+
+    An improvement has the verdict of the claim in words that it belongs to, and a caveat is no
+    claim about the method: neither is counted.
 
     Example:
         >>> from varreg.claims import judge
@@ -201,17 +208,20 @@ def link(target: str, text: str) -> str:
 def _row(judgement: Judgement) -> str:
     claim = judgement.claim
     second = judgement.second_verdict
-    verdict = _badge(judgement.verdict)
+    verdict = _badge(judgement.verdict, claim.kind)
     measured = _parts_html(judgement.parts)
+    if claim.of is not None:
+        verdict += f'<div><small>as <a href="#claim-{claim.of}">in words</a></small></div>'
     if second is not None:
-        verdict += f"<div><small>{_second_name(claim)}</small> {_badge(second)}</div>"
+        verdict += f"<div><small>{_second_name(claim)}</small> {_badge(second, claim.kind)}</div>"
         measured += (
             f"<details><summary>{_second_name(claim)}</summary>{_parts_html(judgement.chosen)}"
             "</details>"
         )
     cells = (
         f"{html.escape(claim.text)}<div><small>{html.escape(claim.place)}</small></div>",
-        f"{html.escape(published_text(claim))}<div><small>{html.escape(claim.what)} "
+        f"{html.escape(published_text(claim))}{_definition(claim)}"
+        f"<div><small>{html.escape(claim.what)} "
         f"{link(f'{NUMBERS_NOTEBOOK}#{claim.section}', 'Shown here')}.</small></div>",
         verdict,
         measured,
@@ -228,7 +238,7 @@ def _row(judgement: Judgement) -> str:
 def _second_name(claim: Claim) -> str:
     """What the second verdict is about."""
     return {"stability": "larger weights", "overhead": "all features"}.get(
-        claim.rule, "weight chosen"
+        claim.rule, "best weight above 0"
     )
 
 
@@ -243,7 +253,7 @@ def _parts_html(parts: Sequence[Part]) -> str:
         lines += [f"{head} {values[0]}"] if len(values) == 1 else [head, *values]
     seeds = sorted({part.n for part in parts})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    lines.append(f"<small>{count} seed{'s' * (count != '1')}</small>")
+    lines.append(f"<small>{count} {parts[0].unit}{'s' * (count != '1')}</small>")
     return "".join(f"<div>{line}</div>" for line in lines)
 
 
@@ -257,14 +267,24 @@ def _unbroken(text: str) -> str:
     return html.escape(first).replace(" ", "&nbsp;") + html.escape(mark + rest)
 
 
-def _badge(verdict: str) -> str:
-    return f'<span class="verdict {verdict.replace(" ", "-")}">{verdict}</span>'
+def _badge(verdict: str, kind: str = "words") -> str:
+    name, word = verdict.replace(" ", "-"), verdict
+    if kind == "caveat":
+        name, word = "caveat", CAVEAT_WORDS[verdict]
+    return f'<span class="verdict {name}">{word}</span>'
 
 
 def _number(claim: Claim) -> published.Number:
     by = claim.by
     source = published.TABLES[by["experiment"]]
     return published.find(by["experiment"], by["method"], by["metric"], source=source)
+
+
+def _definition(claim: Claim) -> str:
+    """What a printed number is; the changes say it in their words."""
+    if claim.kind != "number":
+        return ""
+    return f"<div><small>Definition: {html.escape(_number(claim).definition)}.</small></div>"
 
 
 def _shift(claim: Claim) -> published.Shift | None:
@@ -276,6 +296,18 @@ def _shift(claim: Claim) -> published.Shift | None:
     if metric is None:
         return None
     return printed(claim.by["study"], metric, claim.by.get("reference", "baseline"))
+
+
+def _shift_definition(shift: published.Shift) -> str:
+    """What the two numbers are that a printed change is the difference of."""
+    source = published.TABLES[shift.experiment]
+    old, new = (
+        published.find(shift.experiment, method, shift.metric, source=source).definition
+        for method in (shift.reference, shift.method)
+    )
+    # What the bar showed; that it was a bar is said once.
+    old, new = (text.rpartition("running ")[2] for text in (old, new))
+    return f"two progress bars: {old}" + (f"; {new}" if new != old else "")
 
 
 def _fair(shift: published.Shift) -> float:

@@ -11,17 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
-from varreg import verdicts
+from varreg import evidence, verdicts
 from varreg.evidence import Evidence
-from varreg.ledger import Ledger
+from varreg.ledger import Ledger, default_results
 from varreg.rules import RULES, Part, Records, read
 
 __all__ = ["KINDS", "STUDIES", "Claim", "Judgement", "judge", "load", "recorded", "stale"]
 
-KINDS = ("words", "number", "change", "figure")
-#: Every study and probe that a claim rests on.
-STUDIES = ("chest", "skin", "chest_paper", "skin_paper", "grid", "sampling", "norms")
+KINDS = ("words", "caveat", "number", "change", "figure")
+#: Every study and probe that a claim rests on; besides these, the benchmark ``overhead``.
+STUDIES = ("chest", "skin", "chest_paper", "skin_paper", "grid", "norms")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Claim:
         command: Records again what the verdict rests on.
         verdict: The locked verdict on the penalty as published.
         chosen: The locked second verdict, on the penalty with a chosen setting, if there is one.
+        of: For an improvement: the claim in words that it is the printed size of. The two are one
+            claim and have one verdict.
         by: Parameters of the rule.
     """
 
@@ -54,6 +57,7 @@ class Claim:
     command: str
     verdict: str
     chosen: str | None = None
+    of: str | None = None
     by: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -65,15 +69,19 @@ class Judgement:
         claim: The claim.
         parts: What was measured of the penalty as published.
         chosen: The same with a chosen setting; empty where the claim has no second verdict.
+        of: For an improvement: the judgement of the claim in words that it belongs to.
     """
 
     claim: Claim
     parts: tuple[Part, ...]
     chosen: tuple[Part, ...] = ()
+    of: Judgement | None = None
 
     @property
     def verdict(self) -> str:
         """On the penalty as published."""
+        if self.of is not None:
+            return self.of.verdict
         return verdicts.together(part.verdict for part in self.parts)
 
     @property
@@ -96,15 +104,14 @@ def load() -> tuple[Claim, ...]:
 
 
 def recorded(results: str | None = None) -> dict[str, Evidence]:
-    """Read what is recorded of every study that a claim rests on.
+    """Read what is recorded of every study and benchmark that a claim rests on.
 
     Args:
         results: Folder of the ledgers; default: the recorded results.
     """
-    ledgers = [Ledger(study, results) for study in STUDIES]
-    return {
-        ledger.study: Evidence(ledger.runs(), ledger.curves(), live=False) for ledger in ledgers
-    }
+    ledger = Ledger("overhead", Path(results or default_results()) / "benchmarks")
+    steps = Evidence(ledger.runs(), ledger.curves(), live=False)
+    return {study: evidence.recorded(study, results) for study in STUDIES} | {"overhead": steps}
 
 
 def judge(records: Records, study: str | None = None) -> list[Judgement]:
@@ -146,7 +153,9 @@ def _judge(claim: Claim, records: Records) -> Judgement:
         rests_on = [_judge(other, records) for other in load() if other.id in claim.by["claims"]]
         return Judgement(claim, *(_parts(rests_on, second) for second in both))
     rule = RULES[claim.rule]
-    return Judgement(claim, *(tuple(rule(records, second, **claim.by)) for second in both))
+    parts = (tuple(rule(records, second, **claim.by)) for second in both)
+    words = next((_judge(other, records) for other in load() if other.id == claim.of), None)
+    return Judgement(claim, *parts, of=words)
 
 
 def _parts(judgements: Sequence[Judgement], second: bool) -> tuple[Part, ...]:

@@ -10,8 +10,9 @@ import torch
 import varreg
 from varreg import datasets
 from varreg.ledger import Ledger, default_results
+from varreg.machine import device_name
 from varreg.probes import PROBES, units
-from varreg.runs import MissingRunsError, device_name
+from varreg.runs import MissingRunsError
 from varreg.studies import STUDIES, specs
 from varreg.training import default_device
 
@@ -53,7 +54,8 @@ def status() -> str:
     Example:
         >>> [line.partition(":")[0] for line in status().splitlines()]
         ['chest_paper', 'chest', 'skin_paper', 'skin', 'grid', 'edges', 'inert_lambda',
-         'ambiguities', 'predictions', 'carried', 'norms', 'sampling', 'leakage', 'thresholds']
+         'ambiguities', 'predictions', 'carried', 'norms', 'sampling', 'leakage', 'thresholds',
+         'temperature']
     """
     lines = []
     for study in (*STUDIES, *PROBES):

@@ -7,17 +7,19 @@ wrong one is refused in a sentence.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from varreg.ledger import Ledger, default_results
+from varreg.explained import with_released_metrics
+from varreg.ledger import Ledger, as_folder, default_results
 from varreg.runs import RunSpec, run_all
 from varreg.studies import STUDIES, specs
 
-__all__ = ["Evidence", "check_parameters", "check_whole", "gather", "live_specs"]
+__all__ = ["Evidence", "check_parameters", "check_whole", "gather", "live_specs", "recorded"]
 
 TRAIN = ("never", "missing", "always")
 #: Data sets that can stand in for the recorded ones of a study, the default first.
@@ -29,6 +31,7 @@ DATASETS = {
     "grid": ("pneumoniamnist", "ham10000", "chest_xray", "dermamnist", "phantom", "phantom7"),
 }
 LIVE_SIZE, LIVE_SEEDS = 28, 3
+OR_TEXT = "papermill gives numbers and None with -p, and everything as a text with -r"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +106,7 @@ def gather(
         results=results,
     )
     if train == "never":
-        ledger = Ledger(study, results)
-        return Evidence(ledger.runs(), ledger.curves(), live=False)
+        return recorded(study, results)
     wanted = live_specs(
         study,
         dataset or DATASETS[study][0],
@@ -117,6 +119,18 @@ def gather(
         runs = run_all(wanted, train=train, results=folder)
         curves = Ledger(study, folder).curves()
     return Evidence(runs, curves[curves["key"].isin(runs["key"])], live=True)
+
+
+def recorded(study: str, results: str | Path | None = None) -> Evidence:
+    """Read the rows of a study or probe, with all that is known of them.
+
+    Args:
+        study: Name of its folder.
+        results: Folder of the ledgers; default: the recorded results.
+    """
+    ledger, predictions = Ledger(study, results), Ledger("predictions", results)
+    runs = with_released_metrics(ledger.runs(), predictions.runs(), predictions.curves())
+    return Evidence(runs, ledger.curves(), live=False)
 
 
 def live_specs(
@@ -179,8 +193,9 @@ def check_parameters(
     check_whole("size", size, 8)
     check_whole("seeds", seeds, 1)
     check_whole("epochs", epochs, 1)
-    if results is not None and (not isinstance(results, (str, Path)) or not str(results)):
-        raise ValueError(f"results is {results!r}; give the name of a folder, or None")
+    if results in ("None", "none", "null"):  # a folder of that name is never meant
+        raise ValueError(f"results is the text {results!r}; {OR_TEXT}")
+    folder = None if results is None else as_folder(results)
     if train == "never":
         live = {"dataset": dataset, "size": size, "seeds": seeds, "epochs": epochs}
         given = [name for name, value in live.items() if value is not None]
@@ -190,9 +205,9 @@ def check_parameters(
                 f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} set; add train='always' "
                 "to train with them, or leave them at None"
             )
-        if results is not None and not Path(results).is_dir():
+        if folder is not None and not folder.is_dir():
             raise ValueError(f"results is {str(results)!r}, which is no folder to read from")
-    elif results is not None and Path(results).resolve() == default_results().resolve():
+    elif folder is not None and folder.resolve() == default_results().resolve():
         raise ValueError(
             f"results is {str(results)!r}, the recorded results: trying things out must not mix "
             "with them; name another folder, or None for a temporary one"
@@ -214,5 +229,8 @@ def check_whole(name: str, value: object, least: int) -> None:
     """
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}; give a whole number of {least} or more, or None")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        hint = f" ({OR_TEXT})" if isinstance(value, str) else ""
+        raise ValueError(
+            f"{name} is {value!r}; give a whole number of {least} or more, or None{hint}"
+        )

@@ -5,50 +5,31 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import pandas as pd
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from varreg.metrics import METRICS
-
-__all__ = [
-    "CURVE_COLUMNS",
-    "SPLITS",
-    "Ledger",
-    "LedgerError",
-    "default_results",
-]
-
-SPLITS = ("train", "val", "test")
-CURVE_COLUMNS = (
-    "key",
-    "epoch",
-    *(
-        f"{split}_{name}"
-        for split in ("train", "val")
-        for name in ("total", "cross_entropy", "feature_variance", "accuracy", "auroc")
-    ),
+from varreg import csvtable
+from varreg.columns import (
+    CURVE_COLUMNS,
+    SPLITS,
+    check_curves,
+    check_runs,
+    contents,
+    settings_in,
 )
-METRIC_COLUMNS = tuple(f"{split}_{metric}" for split in SPLITS for metric in METRICS)
-OUTCOME_COLUMNS = (*METRIC_COLUMNS, "best_epoch", "epochs_run", "parameters")
-PROVENANCE_COLUMNS = (
-    "version",
-    "commit",
-    "dataset_sha256",
-    "torch_version",
-    "device",
-    "threads",
-    "seconds",
-    "recorded_at",
-)
+from varreg.csvtable import RESTORE, LedgerError, Table
+from varreg.machine import checkout
 
+__all__ = ["Ledger", "LedgerError", "as_folder", "default_results"]
 
-class LedgerError(ValueError):
-    """Raised when a ledger cannot be read or written without losing something."""
+SECONDS_UNTIL_A_WORD = 5
 
 
 def default_results() -> Path:
@@ -58,11 +39,26 @@ def default_results() -> Path:
     else ``results/`` of the current folder.
     """
     if named := os.environ.get("VARREG_RESULTS"):
-        return Path(named)
-    checkout = Path(__file__).resolve().parents[1]
-    if (checkout / "pyproject.toml").is_file() and (checkout / "results").is_dir():
-        return checkout / "results"
-    return Path("results")
+        return as_folder(named, "$VARREG_RESULTS")
+    return (checkout() or Path()) / "results"
+
+
+def as_folder(folder: str | Path, name: str = "results") -> Path:
+    """The folder that somebody named, where ``~`` is a home.
+
+    Raises:
+        ValueError: If it is no path, or there is no such home.
+
+    Example:
+        >>> as_folder("~/runs") == Path.home() / "runs"
+        True
+    """
+    if isinstance(folder, (str, Path)) and str(folder):
+        try:
+            return Path(folder).expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"{name} is {str(folder)!r}: {error}") from error
+    raise ValueError(f"{name} is {folder!r}; give the name of a folder")
 
 
 class Ledger:
@@ -75,154 +71,225 @@ class Ledger:
         study: Name of the study, and of its folder.
         results: Folder of all studies; default :func:`default_results`.
 
+    Raises:
+        ValueError: If ``study`` or ``results`` is no name of a folder.
+
     Example:
         >>> Ledger("chest", results="no-such-folder").runs().empty
         True
     """
 
     def __init__(self, study: str, results: str | Path | None = None) -> None:
+        if not isinstance(study, str) or study.strip(". ") == "" or set("/\\\0") & set(study):
+            raise ValueError(f"study is {study!r}; give a name that a folder can have")
         self.study = study
-        self.folder = (Path(results) if results is not None else default_results()) / study
+        self.folder = (default_results() if results is None else as_folder(results)) / study
         self.runs_path = self.folder / "runs.csv"
         self.curves_path = self.folder / "curves.csv"
 
     def runs(self) -> pd.DataFrame:
         """Read all finished runs, in the order in which they finished.
 
+        A warning says so where runs of one data set, size and split saw different images.
+
         Raises:
-            LedgerError: If a line is damaged or a run stands twice; it says which and what to do.
+            LedgerError: If a line is damaged or was changed, or if a run stands twice; it says
+                which, and what to do.
         """
-        runs = self._read(self.runs_path)
-        if not runs.empty and (twice := runs["key"][runs["key"].duplicated()]).any():
-            raise LedgerError(
-                f"{self.runs_path} holds run {twice.iloc[0]} twice, as after a merge of two "
-                "ledgers. Nothing was changed. Keep one of its lines"
-            )
-        return runs
+        with self._named("read"):
+            runs = self._runs()
+            for content, found in contents(runs).items():
+                if len(found) > 1:
+                    lines = [f"{sha} (line {runs.lines[n]})" for sha, n in found.items()]
+                    warnings.warn(
+                        f"{self.runs_path}: runs on {' '.join(content).strip()} saw different "
+                        f"data, with the hashes {', '.join(lines)}; keep those of one of them, "
+                        "and move the others to another folder of results",
+                        stacklevel=2,
+                    )
+            return _frame(runs)
 
     def curves(self) -> pd.DataFrame:
         """Read the epochs of all finished runs.
 
         Raises:
-            LedgerError: If a line is damaged; it says which and what to do.
+            LedgerError: If a line is damaged or lost; it says which, and what to do.
         """
-        curves = self._read(self.curves_path)
-        if curves.empty:
-            return pd.DataFrame(columns=list(CURVE_COLUMNS))
-        return curves[curves["key"].isin(self.keys())].reset_index(drop=True)
+        with self._named("read"):
+            runs, curves = self._tables()
+            if not curves.rows:
+                return pd.DataFrame(columns=list(CURVE_COLUMNS))
+            frame = _frame(curves)
+            return frame[frame["key"].isin(_keys(runs))].reset_index(drop=True)
 
     def keys(self) -> set[str]:
         """Keys of the finished runs."""
-        runs = self.runs()
-        return set() if runs.empty else set(runs["key"])
+        with self._named("read"):
+            return _keys(self._runs())
+
+    def data_hashes(self) -> dict[tuple[str, ...], set[str]]:
+        """Hashes of the data that the runs saw, by data set, size and split as they are written."""
+        with self._named("read"):
+            return {content: set(found) for content, found in contents(self._runs()).items()}
 
     def append(self, run: Mapping[str, object], curve: Sequence[Mapping[str, object]]) -> bool:
         """Record a finished run; a key that is recorded already is left as it is.
 
         Args:
             run: Values by column; needs ``key``.
-            curve: One mapping an epoch, by the names in :data:`CURVE_COLUMNS` but ``key``.
+            curve: One mapping an epoch, by the names in `varreg.columns.CURVE_COLUMNS` but ``key``.
 
         Returns:
             Whether the run was new.
 
         Raises:
-            LedgerError: If the folder cannot be written or a line in it is damaged.
+            LedgerError: If the folder cannot be written, a line in it is damaged, or the new row
+                would be refused when it is read.
         """
         with self._locked():
-            if run["key"] in self.keys():
+            runs, curves = self._tables()
+            if run["key"] in _keys(runs):
                 return False
-            # Curves first: until its run is there, a curve does not count.
-            kept = self._lines(self.curves_path)
-            kept = [line for line in kept if line[0] != run["key"]]
-            rows = [{"key": run["key"], **epoch} for epoch in curve]
-            self._write(self.curves_path, kept, rows)
-            self._write(self.runs_path, self._lines(self.runs_path), [run])
+            known = contents(runs)
+            runs = _grown(runs, [run])
+            # Until its run is there, a curve does not count: this one was left by a kill.
+            curves = _grown(_without(curves, run["key"]), [{"key": run["key"], **e} for e in curve])
+            check_runs(runs)
+            check_curves(curves, runs)
+            for content, found in contents(runs).items():
+                if len(found) > max(1, len(known.get(content, ()))):
+                    raise runs.refusal(
+                        len(runs.rows) - 1,
+                        f"saw other data than those before it: {' '.join(content).strip()} had the "
+                        f"hash {', '.join(known[content])}, now it has {[*found][-1]}; give the "
+                        "data that the others had, or name another folder with results=",
+                    )
+            csvtable.write(curves)
+            csvtable.write(runs)
         return True
 
     def check_writable(self) -> None:
         """Find out before hours of training that their result could not be recorded.
 
         Raises:
-            LedgerError: If the folder cannot be written.
+            LedgerError: If the folder cannot be written or its disk is full, or if what is
+                recorded there is damaged.
         """
-        with self._locked(), TemporaryFile(dir=self.folder):
-            pass
+        with self._locked():
+            self._tables()
+            for path in (self.runs_path, self.curves_path):
+                target = path.resolve()
+                # The old table stands beside the new one until that is whole.
+                needed = 2**14 + (target.stat().st_size if target.exists() else 0)
+                with TemporaryFile(dir=target.parent) as file:
+                    file.write(os.urandom(needed))
+                    file.flush()
+                    os.fsync(file.fileno())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        try:
+        with self._named("record a run in"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock"):
+            # Beside the table itself: others may reach it through another link.
+            lock = FileLock(self.runs_path.resolve().parent / ".lock")
+            try:
+                lock.acquire(timeout=SECONDS_UNTIL_A_WORD)
+            except Timeout:
+                print(
+                    f"varreg: waiting for {lock.lock_file}, which another process holds while it "
+                    "records a run; if that process is stopped, let it go on or end it",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                lock.acquire()
+            try:
                 yield
+            finally:
+                lock.release()
+
+    @contextmanager
+    def _named(self, act: str) -> Iterator[None]:
+        """The one place where what goes wrong in others' code becomes an error of the ledger."""
+        try:
+            yield
+        except LedgerError:
+            raise
         except OSError as error:
             raise LedgerError(
-                f"cannot record a run in {self.folder}: {error.strerror or error}; make the "
-                "folder writable, or name another with results= or $VARREG_RESULTS"
+                f"cannot {act} {self.folder}: {error.strerror or error}; make the folder "
+                "writable, or name another with results= or $VARREG_RESULTS"
+            ) from error
+        except Exception as error:
+            raise LedgerError(
+                f"cannot {act} {self.folder}: {type(error).__name__}: {error}. {RESTORE} if "
+                "the recorded tables were edited"
             ) from error
 
-    def _read(self, path: Path) -> pd.DataFrame:
-        lines = self._lines(path)
-        if not lines:
-            return pd.DataFrame()
-        text = io.StringIO()
-        csv.writer(text).writerows(lines)
-        text.seek(0)
-        strings = {"key": str, "commit": str, "dataset_sha256": str}
-        strings |= {f"{split}_recall": str for split in SPLITS}
-        return pd.read_csv(text, dtype=strings)
+    def _runs(self) -> Table:
+        runs = csvtable.read(self.runs_path) or Table(self.runs_path)
+        check_runs(runs)
+        return runs
 
-    def _lines(self, path: Path) -> list[list[str]]:
-        """Header and rows as written; refuses a damaged line."""
-        if not path.is_file():
-            return []
-        advice = (
-            "Nothing was changed. Restore the file from version control, or delete that line: "
-            "the run will be trained again"
-        )
-        data = path.read_bytes()
-        try:
-            text = data.decode()
-            lines = list(csv.reader(io.StringIO(text, newline="")))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise LedgerError(f"{path} is not a table in UTF-8: {error}. {advice}") from error
-        if text and not text.endswith("\n"):
-            raise LedgerError(f"{path}, line {len(lines)} is cut short. {advice}")
-        for number, line in enumerate(lines, 1):
-            if len(line) != len(lines[0]):
-                raise LedgerError(
-                    f"{path}, line {number} has {len(line)} fields where the header has "
-                    f"{len(lines[0])}. {advice}"
-                )
-        return lines
-
-    def _write(
-        self, path: Path, lines: list[list[str]], rows: Sequence[Mapping[str, object]]
-    ) -> None:
-        if not rows:
-            return
-        header = lines[0] if lines else list(rows[0])
-        # A column may be new (a later version records more): old rows leave it empty.
-        header = header + [name for name in rows[0] if name not in header]
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(line + [""] * (len(header) - len(line)) for line in lines[1:])
-        writer.writerows([_text(row.get(name)) for name in header] for row in rows)
-        new = path.with_suffix(".new")
-        with new.open("w", encoding="utf-8") as file:
-            file.write(out.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+    def _tables(self) -> tuple[Table, Table]:
+        """Both tables, checked; the runs are read first, because their curves are written first."""
+        runs = self._runs()
+        curves = csvtable.read(self.curves_path)
+        if curves is None and runs.rows:
+            raise LedgerError(
+                f"{self.curves_path} is not there, and {self.runs_path} holds {len(runs.rows)} "
+                f"runs. {RESTORE}, or delete {self.runs_path.name} too: its runs will be trained "
+                "again"
+            )
+        curves = curves or Table(self.curves_path)
+        check_curves(curves, runs)
+        return runs, curves
 
 
-def _text(value: object) -> str:
-    """Eight significant digits, as many as float32 holds; lists joined by semicolons."""
+def _keys(table: Table) -> set[str]:
+    return set(table.column("key")) if table.rows else set()
+
+
+def _without(table: Table, key: str) -> Table:
+    if key not in _keys(table):
+        return table
+    at = table.header.index("key")
+    kept = [number for number, row in enumerate(table.rows) if row[at] != key]
+    return Table(
+        table.path,
+        table.header,
+        [table.rows[number] for number in kept],
+        [table.lines[number] for number in kept],
+    )
+
+
+def _grown(table: Table, rows: Sequence[Mapping[str, object]]) -> Table:
+    # A column may be new (a later version records more): old rows leave it empty.
+    names = list(dict.fromkeys([*table.header, *(["key"] if not rows else rows[0])]))
+    exact = settings_in(names)
+    return table.grown(names, [[_text(row.get(n), n in exact) for n in names] for row in rows])
+
+
+def _frame(table: Table) -> pd.DataFrame:
+    if not table.rows:
+        return pd.DataFrame()
+    text = io.StringIO()
+    csv.writer(text).writerows([table.header, *table.rows])
+    text.seek(0)
+    strings = {"key": str, "commit": str, "dataset_sha256": str}
+    strings |= {f"{split}_recall": str for split in SPLITS}
+    return pd.read_csv(text, dtype=strings)
+
+
+def _text(value: object, exact: bool = False) -> str:
+    """Eight significant digits, as many as float32 holds; lists joined by semicolons.
+
+    With ``exact``, as many as it takes: a setting is read back as it was.
+    """
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.8g}"
+        short = f"{value:.8g}"
+        return short if not exact or float(short) == value else repr(float(value))
     if isinstance(value, (list, tuple)):
         return ";".join(f"{item:.8g}" for item in value)
     return str(value)

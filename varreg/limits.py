@@ -14,10 +14,19 @@ from scipy import stats
 from varreg import published, tables, verdicts
 from varreg.statistics import Interval, wilson
 
-__all__ = ["FACTORS", "facts", "margins_table", "provenance_table", "resolution_table"]
+__all__ = [
+    "FACTORS",
+    "facts",
+    "margins_table",
+    "provenance_table",
+    "repeats",
+    "resolution_table",
+]
 
 #: Margins to try beside the one in use, as multiples of it.
 FACTORS = (0.5, 1.0, 2.0)
+#: Since this version the penalty adds in another order and draws features evenly spaced.
+NEW_KERNEL = (0, 2)
 
 
 def facts(
@@ -151,6 +160,43 @@ def provenance_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def repeats(studies: Mapping[str, pd.DataFrame]) -> dict[str, int]:
+    """Count the recorded runs that this version repeats to the last digit, and the others.
+
+    Args:
+        studies: Name -> rows of a ledger of runs.
+
+    Returns:
+        By name:
+
+        - ``same``: runs without a penalty, and those with one that this version's kernel made;
+        - ``changed``: runs with a penalty from before that kernel;
+        - ``changed_all_features``: of these, the runs that drew no features but took all.
+
+    Example:
+        >>> runs = pd.DataFrame({"variance_weight": [0.0, 1.0, 1.0, 1.0], "version": "0.1.0",
+        ...                      "feature_sampling_ratio": [1.0, 1.0, 0.2, 1.0]})
+        >>> repeats({"study": runs, "another": pd.DataFrame()})
+        {'same': 1, 'changed': 3, 'changed_all_features': 2}
+    """
+    counts = {"same": 0, "changed": 0, "changed_all_features": 0}
+    for runs in studies.values():
+        if runs.empty:
+            continue
+        made_before = runs["version"].map(lambda text: _version(text) < NEW_KERNEL)
+        changed = (runs["variance_weight"] > 0) & made_before
+        counts["same"] += int((~changed).sum())
+        counts["changed"] += int(changed.sum())
+        counts["changed_all_features"] += int(
+            (changed & (runs["feature_sampling_ratio"] == 1)).sum()
+        )
+    return counts
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2])
 
 
 def _all(values: pd.Series) -> str:

@@ -47,6 +47,7 @@ __all__ = [
     "edges_summary",
     "edges_table",
     "every_draw",
+    "factor_text",
     "few_steps",
     "first_best",
     "halves",
@@ -325,7 +326,10 @@ def with_theory(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def sampling_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The probe ``sampling`` as printed, mean over seeds.
+    """The noise that the probe ``sampling`` found, as printed, mean over seeds.
+
+    Times of a step are those of the benchmark ``overhead``, see
+    :func:`varreg.cost.overhead_table`.
 
     Args:
         rows: Details of the probe, as from :func:`details`.
@@ -348,8 +352,6 @@ def sampling_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "Bias, at random / comb": f"{mean['bias']:.1f} / {mean['comb_bias']:.1f}"
                 if ratio < 1
                 else "\u2013",
-                "Step, released recipe": f"{mean['step_ratio']:.2f}",
-                "Step, this package": f"{mean['comb_step_ratio']:.2f}",
             }
         )
     return pd.DataFrame(printed)
@@ -371,10 +373,7 @@ def sampling_summary(rows: pd.DataFrame, ratio: float = FEATURE_SAMPLING_RATIO) 
             f"measurement are never more than {100 * off:.0f} % apart. The mean of the sampled "
             f"gradients is {theory['bias'].mean():.1f} of its own standard errors from the "
             f"gradient with all features, as a comb {theory['comb_bias'].mean():.1f} (about 1 is "
-            f"what chance gives). With the released recipe a step takes {one['step_ratio']:.2f} "
-            f"times as long as without the penalty, with all features "
-            f"{mean.loc[1.0, 'step_ratio']:.2f} times; with this package's "
-            f"{one['comb_step_ratio']:.2f} and {mean.loc[1.0, 'comb_step_ratio']:.2f} times."
+            f"what chance gives)."
         )
     return "\n".join(lines) or NOTHING
 
@@ -480,6 +479,17 @@ def variance_parts(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns)
 
 
+def factor_text(log: Interval) -> str:
+    """A factor with its interval as printed, from those of its logarithm.
+
+    Example:
+        >>> factor_text(Interval(math.log(0.5), math.log(0.4), math.log(0.6), 5))
+        '0.50 [0.40, 0.60]'
+    """
+    mean, low, high = (_times(math.exp(value)) for value in (log.mean, log.low, log.high))
+    return f"{mean} [{low}, {high}]" if log.n > 1 else mean
+
+
 def variance_table(rows: pd.DataFrame) -> pd.DataFrame:
     """:func:`variance_parts` as printed: factors with 95 % intervals."""
     parts = variance_parts(rows)
@@ -487,10 +497,10 @@ def variance_table(rows: pd.DataFrame) -> pd.DataFrame:
         {
             "Network": [tables.MODEL_NAMES[name] for name in parts["model"]],
             "Weight": [f"{weight:g}" for weight in parts["variance_weight"]],
-            "Variance": [_factor(each) for each in parts["variance"]],
-            "= scale": [_factor(each) for each in parts["scale"]],
-            "\u00d7 shape": [_factor(each) for each in parts["shape"]],
-            "Squared norm of the head": [_factor(each) for each in parts["head"]],
+            "Variance": [factor_text(each) for each in parts["variance"]],
+            "= scale": [factor_text(each) for each in parts["scale"]],
+            "\u00d7 shape": [factor_text(each) for each in parts["shape"]],
+            "Squared norm of the head": [factor_text(each) for each in parts["head"]],
             "Share of the scale": [_share(row) for row in parts.itertuples()],
         }
     )
@@ -799,7 +809,12 @@ def edges_table(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     for row in edges(runs, metrics).itertuples():
         mine = runs[runs["model"] == row.model]
         levels = {
-            name: _interval(mean_interval(mine.loc[mine["method"] == name, row.metric]))
+            name: _interval(
+                mean_interval(
+                    mine.loc[mine["method"] == name, row.metric],
+                    within=tables.possible(row.metric),
+                )
+            )
             for name in (IN_PLACE, SHUFFLED)
         }
         printed.append(
@@ -855,11 +870,6 @@ def _shared(scores: np.ndarray) -> np.ndarray:
 
 def _interval(interval: Interval, *, signed: bool = False) -> str:
     return tables.interval_text(interval.mean, interval.low, interval.high, signed=signed)
-
-
-def _factor(log: Interval) -> str:
-    mean, low, high = (_times(math.exp(value)) for value in (log.mean, log.low, log.high))
-    return f"{mean} [{low}, {high}]" if log.n > 1 else mean
 
 
 def _times(value: float) -> str:

@@ -10,9 +10,25 @@ from torch import Tensor
 
 from varreg.loss import Task, check_target
 
-__all__ = ["METRICS", "accuracy", "auroc", "classification_metrics", "expected_calibration_error"]
+__all__ = [
+    "METRICS",
+    "accuracy",
+    "auroc",
+    "classification_metrics",
+    "cross_entropy",
+    "expected_calibration_error",
+    "keras_auc",
+]
 
-METRICS = ("cross_entropy", "accuracy", "auroc", "balanced_accuracy", "ece", "recall")
+METRICS = (
+    "cross_entropy",
+    "accuracy",
+    "auroc",
+    "keras_auc",
+    "balanced_accuracy",
+    "ece",
+    "recall",
+)
 
 
 def classification_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[str, float | list]:
@@ -26,10 +42,11 @@ def classification_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[s
     Returns:
         ``cross_entropy`` (nats, unscaled), ``accuracy`` (binary and multi-label at a
         threshold of 0.5, multi-label over all labels), ``auroc`` (one class against the rest,
-        macro mean), ``balanced_accuracy`` (mean recall), ``ece``
-        (see :func:`expected_calibration_error`) and ``recall``, a list: a class for binary
-        and multi-class tasks, a label for multi-label ones. What is undefined, such as the
-        recall of a class without a sample, is NaN and left out of means over classes.
+        macro mean), ``keras_auc`` (all outputs flattened, see :func:`keras_auc`),
+        ``balanced_accuracy`` (mean recall), ``ece`` (see :func:`expected_calibration_error`) and
+        ``recall``, a list: a class for binary and multi-class tasks, a label for multi-label
+        ones. What is undefined, such as the recall of a class without a sample, is NaN and left
+        out of means over classes; only ``keras_auc`` is 0 then, as in Keras.
 
     Raises:
         ValueError: If the split is empty, a logit is not finite, or shapes and labels do not
@@ -47,21 +64,24 @@ def classification_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[s
     logits, labels = logits.detach().double().cpu(), labels.cpu()
     if not torch.isfinite(logits).all():
         raise ValueError("logits hold NaN or infinite values; the model has diverged")
-    if task == "multiclass":
-        labels = labels.flatten().long()
-        cross_entropy = F.cross_entropy(logits, labels)
-    else:
-        labels = labels.double().view_as(logits)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, labels)
+    labels = labels.flatten() if task == "multiclass" else labels.view_as(logits)
     recall = _recall(logits, labels, task)
     return {
-        "cross_entropy": cross_entropy.item(),
+        "cross_entropy": cross_entropy(logits, labels, task),
         "accuracy": accuracy(logits, labels, task),
         "auroc": auroc(logits, labels, task),
+        "keras_auc": keras_auc(*_scores(logits, labels, task)),
         "balanced_accuracy": _mean(recall),
         "ece": expected_calibration_error(logits, labels, task),
         "recall": recall,
     }
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, task: Task) -> float:
+    """Mean cross-entropy in nats, not scaled; multi-label: over all labels."""
+    if task == "multiclass":
+        return F.cross_entropy(logits, labels.flatten().long()).item()
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits).view_as(logits)).item()
 
 
 def accuracy(logits: Tensor, labels: Tensor, task: Task) -> float:
@@ -76,14 +96,60 @@ def auroc(logits: Tensor, labels: Tensor, task: Task) -> float:
 
     Classes that are everywhere or nowhere have none and are left out; NaN if none is left.
     """
-    if task == "multiclass":
-        scores = logits.softmax(1).cpu().numpy()
-        truth = F.one_hot(labels.flatten().long(), logits.shape[1]).cpu().numpy()
-    else:
-        scores = logits.reshape(len(logits), -1).sigmoid().cpu().numpy()
-        truth = labels.reshape(len(logits), -1).cpu().numpy()
+    scores, truth = _scores(logits, labels, task)
     defined = [k for k in range(truth.shape[1]) if 0 < truth[:, k].sum() < len(truth)]
     return _mean([float(roc_auc_score(truth[:, k], scores[:, k])) for k in defined])
+
+
+def keras_auc(scores: np.ndarray, truth: np.ndarray, thresholds: int = 200) -> float:
+    """What ``keras.metrics.AUC()`` gives with all its defaults.
+
+    Scores and labels are flattened. For one output that is the area under the ROC curve; for
+    one-hot labels of several classes it is the *micro* average, which a common class rules, and
+    not the mean over classes that :func:`auroc` is. The curve is sampled at evenly spaced
+    thresholds and joined by straight lines: what lies between two of them is a tie.
+
+    Args:
+        scores: Probabilities in [0, 1], ``(N,)`` or ``(N, K)``.
+        truth: 0 or 1, of the same shape; one-hot for classes.
+        thresholds: How many, from 0 to 1; Keras's default.
+
+    Returns:
+        The area; 0, as Keras has it, where all labels are equal and there is no curve.
+
+    Raises:
+        ValueError: Shapes that differ, nothing to evaluate, a score outside [0, 1], a label that
+            is neither 0 nor 1, or fewer than two thresholds.
+
+    Source:
+        ``keras/src/metrics/confusion_metrics.py`` and ``metrics_utils.py``, Keras 3.10.
+
+    Example:
+        >>> keras_auc(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([[1, 0], [0, 1]]))
+        0.75
+    """
+    scores, truth = np.asarray(scores), np.asarray(truth)
+    if scores.shape != truth.shape or not scores.size:
+        raise ValueError(
+            f"scores have shape {scores.shape} and truth {truth.shape}; give the same shape, with "
+            "a sample or more, and one-hot labels for classes"
+        )
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("scores must be probabilities in [0, 1]; apply a sigmoid or softmax")
+    if not np.isin(truth, (0, 1)).all():
+        raise ValueError("truth must hold nothing but 0 and 1; give classes as one-hot labels")
+    if thresholds < 2:
+        raise ValueError(f"thresholds is {thresholds}; it must be 2 or more")
+    # Positive is what lies above a threshold, in single precision as in Keras; 0 lies above the
+    # first one, which Keras moves below 0.
+    above = np.ceil(scores.astype(np.float32).ravel() * np.float32(thresholds - 1)).astype(int)
+    last = np.maximum(above - 1, 0)
+    positive = truth.ravel().astype(bool)
+    x, y = (
+        np.bincount(group, minlength=thresholds)[::-1].cumsum() / max(len(group), 1)
+        for group in (last[~positive], last[positive])
+    )
+    return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
 
 
 def expected_calibration_error(
@@ -114,6 +180,16 @@ def expected_calibration_error(
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gap = np.bincount(bin_of, confidence - right, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence))
+
+
+def _scores(logits: Tensor, labels: Tensor, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and 0 or 1, an output (class, label) a column."""
+    if task == "multiclass":
+        scores, truth = logits.softmax(1), F.one_hot(labels.flatten().long(), logits.shape[1])
+    else:
+        scores = logits.reshape(len(logits), -1).sigmoid()
+        truth = labels.reshape(len(logits), -1)
+    return scores.cpu().numpy(), truth.cpu().numpy()
 
 
 def _recall(logits: Tensor, labels: Tensor, task: Task) -> list[float]:

@@ -77,6 +77,11 @@ class Number:
             plus the penalty).
         value: The number as printed.
         source: Where it stands.
+        definition: What it is, in a few words: one name can stand for several quantities.
+        column: What of ours it is judged by, as in a row of a ledger without the split. A number of
+            the paper is judged as what the paper calls it, one of a log as what it is; a loss is
+            divided by lambda first.
+        same: What of ours is measured in the same way, where ``column`` is not.
     """
 
     experiment: str
@@ -85,6 +90,9 @@ class Number:
     metric: str
     value: float
     source: str
+    definition: str
+    column: str
+    same: str = ""
 
     @property
     def comparable(self) -> float:
@@ -131,12 +139,49 @@ class Topic:
     released: str
 
 
+#: (experiment, method, metric) -> what it is, and our column that holds the same.
+_QUANTITIES = {
+    ("chest", None, "accuracy"): ("accuracy, threshold 0.5", "accuracy"),
+    ("skin", "baseline", "accuracy"): ("accuracy, most probable class", "accuracy"),
+    ("skin", "penalized", "accuracy"): (
+        "binary accuracy of the last of 7 columns",
+        "last_column_accuracy",
+    ),
+    (None, "penalized", "loss"): (
+        f"{LAMBDA['penalized']:g} \u00d7 cross-entropy + penalty",
+        "cross_entropy",
+    ),
+    (None, None, "loss"): ("cross-entropy", "cross_entropy"),
+    # Of one output: but for the thresholds, the AUROC. `varreg.explained` says what they change.
+    ("chest", None, "auroc"): ("Keras AUC, 200 thresholds", "auroc"),
+    ("skin", None, "auroc"): ("Keras AUC, 200 thresholds, micro average", "keras_auc"),
+}
+#: Models whose numbers in the tables the released log shows, digit for digit, as a progress bar.
+_TRACED = {("chest", "augmented"), ("skin", "penalized")}
+
+
 def _numbers(experiment: str, split: str, source: str, rows: dict) -> tuple[Number, ...]:
     return tuple(
-        Number(experiment, method, split, metric, value, source)
+        Number(experiment, method, split, metric, value, source, *what)
         for method, values in rows.items()
         for metric, value in values.items()
+        for what in [_what(experiment, source, method, metric)]
     )
+
+
+def _what(experiment: str, source: str, method: str, metric: str) -> tuple[str, str, str]:
+    """Definition, what it is judged by, and what is measured in the same way."""
+    keys = [(place, each, metric) for each in (method, None) for place in (experiment, None)]
+    definition, exact = next(_QUANTITIES[key] for key in keys if key in _QUANTITIES)
+    if source == RELEASED_LOG:
+        return definition, exact, ""
+    definition = f"progress bar: unweighted mean of the running {definition}"
+    exact = f"bar_{exact}"
+    if source == RELEASED_BAR:
+        return definition, exact, ""
+    if (experiment, method) not in _TRACED:
+        definition = f"probably {definition}"
+    return definition, {"loss": "cross_entropy"}.get(metric, metric), exact
 
 
 NUMBERS: tuple[Number, ...] = (
@@ -329,6 +374,12 @@ PROTOCOL: tuple[Topic, ...] = (
         "called accuracy",
         "baseline: the share of right classes; penalized model: only the last of the 7 columns is "
         "compared, at a threshold of 0.5",
+    ),
+    Topic(
+        "AUC, skin",
+        UNKNOWN,
+        "Keras's AUC() with its defaults: labels and probabilities of all classes in one list, a "
+        "micro average, at 200 thresholds",
     ),
     Topic(
         "loss",

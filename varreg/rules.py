@@ -7,6 +7,7 @@ claim, one a comparison. :func:`varreg.verdicts.together` makes them the claim's
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,15 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from varreg import published, verdicts
+from varreg import cost, published, verdicts
 from varreg.evidence import Evidence
-from varreg.statistics import PairedDifference, paired_difference
+from varreg.mechanics import details, factor_text, variance_parts
+from varreg.statistics import (
+    Interval,
+    PairedDifference,
+    paired_difference,
+    prediction_interval,
+)
 from varreg.tables import (
     DATASET_NAMES,
     METRIC_NAMES,
@@ -27,6 +34,7 @@ from varreg.tables import (
     against_published,
     better,
     chosen,
+    crossfit_difference,
     difference,
     interval_text,
     of_datasets,
@@ -38,7 +46,20 @@ from varreg.tables import (
     with_gaps,
 )
 
-__all__ = ["MODELS", "RULES", "Part", "Records", "Rule", "changes", "printed", "read", "rules"]
+__all__ = [
+    "MODELS",
+    "RULES",
+    "Part",
+    "Records",
+    "Rule",
+    "change_text",
+    "changes",
+    "on_scale",
+    "printed",
+    "range_text",
+    "read",
+    "rules",
+]
 
 MODELS = ("paper_cnn", "small_cnn")
 #: Runs and curves by study; for a probe, its units and their details.
@@ -56,7 +77,8 @@ class Rule:
 
     Attributes:
         name: As the claims call it.
-        reproduced: When a part is reproduced.
+        reproduced: When a part is reproduced; where the same holds on the other side, the part is
+            contradicted.
         refuted: When it is not reproduced.
         unknown: When it cannot be known.
         margin: Smallest effect worth having, in the unit of what is compared.
@@ -79,6 +101,7 @@ class Part:
         n: Seeds, or pairs of them.
         verdict: What the rule says about it.
         network: Of which network, where there are several.
+        unit: What ``n`` counts.
     """
 
     label: str
@@ -86,6 +109,7 @@ class Part:
     n: int
     verdict: str
     network: str = ""
+    unit: str = "seed"
 
 
 @cache
@@ -115,13 +139,17 @@ def rules() -> dict[str, Rule]:
 
 
 def changes(runs: pd.DataFrame, metric: str, method: str, reference: str) -> np.ndarray:
-    """Change of each seed: points for an accuracy, percent of the reference for a loss.
+    """Change of each seed, on a scale on which no interval can leave what is possible.
 
     Args:
         runs: Rows of a ledger, of one data set and network.
         metric: ``"test_accuracy"`` or ``"test_cross_entropy"``.
         method: The method in question.
         reference: The method compared with.
+
+    Returns:
+        Points for an accuracy; for a loss the logarithm of the ratio, which
+        :func:`change_text` prints in percent.
     """
     if runs.empty:
         return np.array([])
@@ -129,10 +157,47 @@ def changes(runs: pd.DataFrame, metric: str, method: str, reference: str) -> np.
     if not {method, reference} <= set(wide.columns):
         return np.array([])
     wide = wide[[method, reference]].dropna()
-    change = wide[method] - wide[reference]
     if metric == "test_cross_entropy":
-        change = change / wide[reference]
-    return 100 * change.to_numpy()
+        return np.log(wide[method] / wide[reference]).to_numpy()
+    return 100 * (wide[method] - wide[reference]).to_numpy()
+
+
+def on_scale(shift: published.Shift) -> float:
+    """A printed change on the scale of :func:`changes`.
+
+    Example:
+        >>> halved = published.Shift("skin", "baseline", "penalized", "loss", -50.0, "")
+        >>> round(on_scale(halved), 3)
+        -0.693
+    """
+    return math.log1p(shift.value / 100) if shift.metric == "loss" else shift.value
+
+
+def change_text(found: Interval | None, relative: bool) -> str:
+    """An interval as printed; one of logarithms of ratios, ``relative``, in percent.
+
+    Example:
+        >>> halved = Interval(math.log(0.5), math.log(0.4), math.log(0.6), 5)
+        >>> print(change_text(halved, relative=True))
+        \u221250.0 [\u221260.0, \u221240.0]
+    """
+    if found is None:
+        return "\u2013"
+    ends = (found.mean, found.low, found.high)
+    if relative:
+        ends = tuple(100 * math.expm1(end) for end in ends)
+    return interval_text(*ends, 1, signed=True)
+
+
+def range_text(values: np.ndarray, relative: bool) -> str:
+    """Where the change of one further pair of runs is expected, as printed."""
+    if len(values) < 2:
+        return "\u2013"
+    interval = prediction_interval(values)
+    ends = (interval.low, interval.high)
+    if relative:
+        ends = tuple(100 * math.expm1(end) for end in ends)
+    return "{:+.1f} to {:+.1f}".format(*ends).replace("-", "\u2212")
 
 
 def printed(experiment: str, metric: str, reference: str) -> published.Shift | None:
@@ -155,8 +220,8 @@ def printed(experiment: str, metric: str, reference: str) -> published.Shift | N
     return None
 
 
-# One function a rule. `second` asks for the claim's second verdict: the penalty with a chosen
-# weight, a larger one, or all features.
+# One function a rule. `second` asks for the claim's second verdict: the penalty with the best
+# weight above zero, a larger one, or all features.
 
 
 def _number(
@@ -167,6 +232,8 @@ def _number(
     text = interval_text(row["mean"], row["low"], row["high"])
     if row["n"] > 1:
         text += f"; one further run {row['from']:.3f} to {row['to']:.3f}"
+    if row["same_n"]:
+        text += f"; measured as it was, {row['same']:.3f} (runs: {row['same_n']})"
     label = METRIC_NAMES["test_cross_entropy" if metric == "loss" else f"test_{metric}"]
     return [Part(label, text, int(row["n"]), row["verdict"])]
 
@@ -176,9 +243,13 @@ def _change(
 ) -> list[Part]:
     column = "test_accuracy" if metric == "accuracy" else "test_cross_entropy"
     values = changes(_runs(records, f"{experiment}_paper"), column, method, reference)
-    word = verdicts.of_number(printed(experiment, metric, reference).value, values)
+    word = verdicts.of_number(on_scale(printed(experiment, metric, reference)), values, null=0)
     label = f"{METRIC_NAMES[column]}, {'points' if metric == 'accuracy' else '%'}"
-    return [_part(label, _mean(values), word, digits=1)]
+    relative = metric == "loss"
+    text = change_text(_mean(values), relative)
+    if len(values) > 1:
+        text += f"; one further pair {range_text(values, relative)}"
+    return [Part(label, text, len(values), word)]
 
 
 def _difference(
@@ -200,7 +271,7 @@ def _difference(
         size = printed(study, name, reference)
         if word == "reproduced" and size is not None:
             values = changes(mine, metric, method, reference)
-            if verdicts.of_number(size.value, values) == "not reproduced":
+            if verdicts.of_number(on_scale(size), values) == "not reproduced":
                 word = "partly"
         name = GAP_NAMES.get(metric) or METRIC_NAMES[metric]
         parts.append(_part(name, found, word, network=model))
@@ -208,7 +279,7 @@ def _difference(
 
 
 def _best(records: Records, second: bool) -> list[Part]:
-    """Whether the published setting is beaten by another of the paper's combinations."""
+    """Whether the published setting is beaten, on seeds left out, by what the others choose."""
     _, twelve = split_grid(of_model(_runs(records, "grid")))
     winner = (
         published.VARIANCE_WEIGHT,
@@ -218,76 +289,107 @@ def _best(records: Records, second: bool) -> list[Part]:
     parts = []
     for name, best in _settings(twelve).items():
         runs = of_datasets(twelve, [name])
-        found = setting_difference(runs, "val_cross_entropy", best, winner)
+        found = crossfit_difference(runs, "val_cross_entropy", winner)
+        # Every interval must exclude zero, so that no rival is favoured by being picked.
+        rivals = set(runs[SETTING].itertuples(index=False, name=None)) - {winner}
+        ahead = bool(rivals) and all(_ahead(runs, winner, rival) for rival in rivals)
         beaten = verdicts.of_difference(found, -1) == "reproduced"
         word = "not reproduced" if beaten else "cannot be known"
-        label = f"{DATASET_NAMES[name]}, {setting_text(*best)} (chosen) minus published"
-        parts.append(_part(label, found, "reproduced" if best == winner else word))
+        label = f"{DATASET_NAMES[name]}, chosen ({setting_text(*best)}) minus published"
+        parts.append(_part(label, found, "reproduced" if ahead else word))
     return parts
 
 
 def _own(records: Records, second: bool) -> list[Part]:
-    """Whether a data set is better off with its own weight than with the other's."""
+    """Whether a data set is better off with its own weight, on seeds left out, than another's."""
     wide, _ = split_grid(of_model(_runs(records, "grid")))
     settings = _settings(wide)
     parts = []
     for (name, own), other in itertools.permutations(settings.items(), 2):
         foreign = other[1]
-        runs = of_datasets(wide, [name])
-        found = setting_difference(runs, "val_cross_entropy", own, foreign)
+        found = crossfit_difference(of_datasets(wide, [name]), "val_cross_entropy", foreign)
         word = verdicts.of_difference(found, -1, rules()["own"].margin)
-        label = f"{DATASET_NAMES[name]}, weight {setting_text(*own)} minus {setting_text(*foreign)}"
-        parts.append(_part(label, found, "not reproduced" if own == foreign else word))
+        label = (
+            f"{DATASET_NAMES[name]}, its choice ({setting_text(*own)}) minus "
+            f"{DATASET_NAMES[other[0]]}'s ({setting_text(*foreign)})"
+        )
+        parts.append(_part(label, found, word))
     return parts
 
 
 def _sampling(records: Records, second: bool) -> list[Part]:
-    """Percent of a plain step that sampling saves."""
-    sampled = _added_time(records, published.FEATURE_SAMPLING_RATIO)
-    whole = _added_time(records, 1.0)
-    parts = []
-    for model, times in sampled.items():
-        found = _paired(times, whole.get(model))
-        word = verdicts.of_difference(found, -1, 100 * rules()["sampling"].margin)
-        parts.append(_part("time of a step, %", found, word, digits=1, network=model))
-    return parts
+    """Whether a step with the sampled penalty takes less time than one with all features."""
+    saving = -math.log1p(-rules()["sampling"].margin)
+    sampled, whole = cost.RELEASED[published.FEATURE_SAMPLING_RATIO], cost.RELEASED[1.0]
+
+    def judge(found: PairedDifference, noise: float) -> str:
+        word = verdicts.of_difference(found, -1, saving)
+        # A difference, or the lack of one, counts where the same step twice differs by less.
+        seen = saving if word == "not reproduced" else min(abs(found.low), abs(found.high))
+        return word if noise < seen else "cannot be known"
+
+    return _steps(records, sampled, whole, judge)
 
 
 def _overhead(records: Records, second: bool) -> list[Part]:
-    """Percent that the penalty adds to a step, against the margin."""
-    least = 100 * rules()["overhead"].margin
-    times = _added_time(records, 1.0 if second else published.FEATURE_SAMPLING_RATIO)
-    return [
-        _part(
-            "added to a step, %",
-            _mean(added),
-            verdicts.of_difference(_mean(added - least), 1, 0),
-            digits=1,
-            network=model,
-        )
-        for model, added in times.items()
-    ]
+    """Whether the penalty adds more to a step than the margin."""
+    least = math.log1p(rules()["overhead"].margin)
+    penalty = cost.RELEASED[1.0 if second else published.FEATURE_SAMPLING_RATIO]
+
+    def judge(found: PairedDifference, noise: float) -> str:
+        if found.low > max(least, noise):
+            return "reproduced"
+        return "not reproduced" if max(found.high, noise) < least else "cannot be known"
+
+    return _steps(records, penalty, cost.PLAIN, judge)
+
+
+def _steps(
+    records: Records,
+    penalty: str,
+    against: str,
+    judge: Callable[[PairedDifference, float], str],
+) -> list[Part]:
+    """Judge the ratio of two training steps, network by network, on the scale of logarithms.
+
+    ``judge`` is given the difference over recordings, and how far from none the interval of a
+    step reaches that is timed twice.
+    """
+    if "overhead" not in records:
+        return []
+    parts = []
+    devices = cost.grouped("overhead", records["overhead"].runs, records["overhead"].curves)
+    for each in devices:
+        label = f"times as long, {penalty} against {against}"
+        label += f", on {each.name}" * (len(devices) > 1)
+        twice = cost.step_ratios(each, cost.AGAIN)
+        for network, ratios in cost.step_ratios(each, penalty, against).items():
+            found = _mean(np.log(ratios.values))
+            same = _mean(np.log(twice[network].values)) if network in twice else None
+            text, word = ratios.text(), "cannot be known"
+            if found.n > 1:
+                low, high = np.exp([found.low, found.high])
+                text += f"; 95 % interval {low:.3f} to {high:.3f}"
+            if found.n > 1 and same is not None and same.n > 1:
+                word = judge(found, max(abs(same.low), abs(same.high)))
+            parts.append(Part(label, text, found.n, word, network, "recording"))
+    return parts
 
 
 def _stability(records: Records, second: bool, larger: Sequence[float]) -> list[Part]:
-    """Percent change of the features' variance at the last epoch, against weight 0."""
-    table = _joined(records, "norms")
-    if table.empty:
-        return []
-    last = table.loc[table.groupby("key")["epoch"].idxmax()]
+    """Factor on the features' variance at the last epoch, against weight 0."""
     weights = larger if second else [published.VARIANCE_WEIGHT]
-    measures = {"feature_variance": "variance", "relative_variance": "relative variance"}
+    measures = {"variance": "variance", "shape": "relative variance"}
+    least = -math.log1p(-rules()["stability"].margin)
+    norms = records.get("norms")
+    found = variance_parts(details(norms.runs, norms.curves) if norms else pd.DataFrame())
     parts = []
-    for weight, column, model in itertools.product(weights, measures, last["model"].unique()):
-        wide = last[last["model"] == model].pivot(
-            index="seed", columns="variance_weight", values=column
-        )
-        found = None
-        if {0.0, weight} <= set(wide.columns):
-            found = _mean((100 * (wide[weight] / wide[0.0] - 1)).dropna())
-        word = verdicts.of_difference(found, -1, 100 * rules()["stability"].margin)
-        label = f"{measures[column]}, %, weight {weight:g}"
-        parts.append(_part(label, found, word, digits=1, network=model))
+    for weight, column in itertools.product(weights, measures):
+        for row in found[found["variance_weight"] == weight].to_dict("records"):
+            log = row[column]
+            word = verdicts.of_difference(log, -1, least)
+            label = f"{measures[column]}, times that without, weight {weight:g}"
+            parts.append(Part(label, factor_text(log), log.n, word, MODEL_NAMES[row["model"]]))
     return parts
 
 
@@ -334,28 +436,6 @@ def _runs(records: Records, study: str) -> pd.DataFrame:
     return records[study].runs if study in records else pd.DataFrame()
 
 
-def _joined(records: Records, probe: str) -> pd.DataFrame:
-    """Details of a probe with the settings of their units."""
-    units = _runs(records, probe)
-    if units.empty:
-        return units
-    details = records[probe].curves
-    names = [name for name in units.columns if name == "key" or name not in details.columns]
-    return details.merge(units[names], on="key")
-
-
-def _added_time(records: Records, ratio: float) -> dict[str, pd.Series]:
-    """Percent that the penalty adds to a training step, by network; a value a seed."""
-    table = _joined(records, "sampling")
-    if table.empty:
-        return {}
-    mine = table[np.isclose(table["ratio"], ratio)]
-    return {
-        model: 100 * (group.set_index("seed")["step_ratio"] - 1)
-        for model, group in mine.groupby("model", sort=False)
-    }
-
-
 def _curve_gaps(records: Records, study: str, metric: str) -> dict[str, pd.Series]:
     """How far validation is behind training at the restored epoch, by method; a value a seed."""
     runs = _runs(records, study)
@@ -380,8 +460,14 @@ def _gaps(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _ahead(runs: pd.DataFrame, first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether the whole interval says that the first setting has the lower cross-entropy."""
+    found = setting_difference(runs, "val_cross_entropy", first, second)
+    return verdicts.of_difference(found, -1) == "reproduced"
+
+
 def _settings(runs: pd.DataFrame) -> dict[str, tuple]:
-    """Data set -> the setting that validation chooses."""
+    """Data set -> the setting that validation chooses, no penalty among the candidates."""
     table = chosen(runs)
     settings = table[SETTING].itertuples(index=False)
     return {name: tuple(setting) for name, setting in zip(table["dataset"], settings, strict=True)}

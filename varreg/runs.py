@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
-import os
-import platform
-import subprocess
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 from tqdm import tqdm
 
-import varreg
 from varreg import datasets, models
 from varreg.augment import equalize, shuffle_blocks
+from varreg.columns import CONTENT_COLUMNS, PROVENANCE_COLUMNS, SPLITS, digest
 from varreg.ensemble import can_ensemble, fit_ensemble, predict_ensemble
-from varreg.ledger import PROVENANCE_COLUMNS, SPLITS, Ledger, LedgerError
+from varreg.ledger import Ledger, LedgerError
 from varreg.loss import Task, VariancePenalizedLoss, check_penalty
+from varreg.machine import commit, stamp
 from varreg.metrics import classification_metrics
 from varreg.sweeps import carry_out, check_sweep
 from varreg.training import (
@@ -41,6 +38,7 @@ from varreg.training import (
 
 __all__ = [
     "METHODS",
+    "SETTINGS",
     "Job",
     "MissingRunsError",
     "RunSpec",
@@ -51,10 +49,10 @@ __all__ = [
     "execute_many",
     "groups",
     "initial_model",
+    "key_of_row",
     "load_data",
     "provenance",
     "run_all",
-    "stamp",
     "train_run",
 ]
 
@@ -99,7 +97,7 @@ class RunSpec:
         study: Folder of the ledger that records it.
         dataset: A name that :func:`varreg.datasets.load` knows.
         method: Row of the tables: ``"baseline"`` (no penalty), ``"penalized"``, ``"tuned"``
-            (penalized, with the weight that the study ``grid`` chose on validation) or
+            (penalized, with the best weight above zero of the study ``grid``) or
             ``"augmented"`` (zoom and shift, no penalty).
         seed: Initial weights, order of the samples, draw of features, augmentation.
         model: One of :data:`varreg.models.MODELS`.
@@ -159,9 +157,9 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if field.type == "float":
-                # 1 and 1.0 are one run, so they need one key.
-                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+            # 1, 1.0 and NumPy's 1 are one run, so they need one key.
+            value = _typed(field.name, getattr(self, field.name), field.type)
+            object.__setattr__(self, field.name, value)
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}; allowed are {', '.join(METHODS)}")
         if self.split not in (None, *datasets.splits(self.dataset)):
@@ -211,18 +209,90 @@ class RunSpec:
         Fields at their defaults do not count, so that a field added later leaves the keys of
         recorded runs as they are.
         """
-        given = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        }
-        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
+        return digest(
+            {
+                field.name: getattr(self, field.name)
+                for field in dataclasses.fields(self)
+                if getattr(self, field.name) != field.default
+            }
+        )
 
     def execute(
         self, *, root: str | Path | None = None, device: str | None = None
     ) -> tuple[dict[str, object], list[dict[str, object]]]:
         """Train and evaluate the run, see :func:`execute`."""
         return execute(self, root=root, device=device)
+
+
+#: Names and types of the settings of a run.
+SETTINGS: dict[str, str] = {field.name: str(field.type) for field in dataclasses.fields(RunSpec)}
+
+
+def key_of_row(row: Mapping[str, str]) -> str:
+    """The key that belongs to the settings in a recorded row.
+
+    A setting that the row does not have, or has empty, is at its default: it came later.
+
+    Raises:
+        ValueError: If a setting cannot be read.
+
+    Example:
+        >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
+        >>> row = {name: str(value) for name, value in dataclasses.asdict(spec).items() if value}
+        >>> key_of_row(row | {"seed": "0"}) == spec.key
+        True
+    """
+    given = {}
+    for field in dataclasses.fields(RunSpec):
+        if text := row.get(field.name, ""):
+            value = _parsed(field.name, text, field.type)
+            if value != field.default:
+                given[field.name] = value
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"its {field.name} is missing")
+    return digest(given)
+
+
+def _parsed(name: str, text: str, kind: str) -> object:
+    try:
+        match kind.split(" | ")[0]:
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case "bool":
+                return {"True": True, "False": False}[text]
+    except (ValueError, KeyError):
+        raise ValueError(f"its {name} is {text!r}, which is no {kind}") from None
+    return text
+
+
+def _typed(name: str, value: object, kind: str) -> object:
+    """A setting in the type of its field; NumPy's numbers are numbers, and True is none."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    match kind.removesuffix(" | None"):
+        case _ if value is None and kind.endswith(" | None"):
+            return None
+        case "int" if is_number and float(value).is_integer():
+            return int(value)
+        case "float" if is_number:
+            return float(value)
+        case "bool" if isinstance(value, (bool, np.bool_)):
+            return bool(value)
+        case "str" if isinstance(value, str):
+            return str(value)
+        case "int" | "float" | "bool" | "str":
+            wanted = {
+                "int": "a whole number",
+                "float": "a number",
+                "bool": "True or False",
+                "str": "a text",
+            }[kind.removesuffix(" | None")]
+            raise ValueError(
+                f"{name} is {value!r}; give {wanted}"
+                + (", or None" if kind.endswith(" | None") else "")
+            )
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -519,19 +589,6 @@ def provenance(data: datasets.Dataset, device: torch.device, seconds: float) -> 
     return {name: columns[name] for name in PROVENANCE_COLUMNS}
 
 
-def stamp(device: torch.device, seconds: float) -> dict[str, object]:
-    """With what, on what and when something was measured, by the names in the ledger."""
-    return {
-        "version": varreg.__version__,
-        "commit": _commit(),
-        "torch_version": torch.__version__,
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "seconds": round(seconds, 2),
-        "recorded_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def load_data(spec: RunSpec, root: str | Path | None = None) -> datasets.Dataset:
     """The data set of a run, its images prepared as the run says."""
     return _prepared(spec.dataset, spec.size, spec.split, root, spec.equalize, spec.shuffle_blocks)
@@ -584,6 +641,7 @@ def run_all(
     if train not in get_args(Train):
         raise ValueError(f"train is {train!r}; allowed are {', '.join(get_args(Train))}")
     check_sweep(jobs, dask)
+    limit = _typed("limit", limit, "int | None")
     if limit is not None and limit < 0:
         raise ValueError(f"limit is {limit}; it must be 0 or more, or None for all")
     ledgers = {study: Ledger(study, results) for study in dict.fromkeys(s.study for s in specs)}
@@ -609,7 +667,9 @@ def run_all(
             tasks = groups(todo, device)
         for ledger in ledgers.values():
             ledger.check_writable()
-    perform = partial(_perform, root=root, device=device)
+        commit()  # warns if it cannot be recorded
+    known = {study: ledger.data_hashes() for study, ledger in ledgers.items()} if todo else {}
+    perform = partial(_perform, root=root, device=device, known=known)
     record = partial(_record, ledgers=ledgers)
     with tqdm(total=len(todo), unit="run", disable=None if progress else True) as bar:
         for finished in carry_out(tasks, perform, record, jobs=jobs, dask=dask):
@@ -621,19 +681,53 @@ def run_all(
 def _rows(specs: Sequence[Job], ledgers: dict[str, Ledger]) -> pd.DataFrame:
     if not specs:
         return pd.DataFrame()
-    tables = [ledger.runs().assign(study=study) for study, ledger in ledgers.items()]
+    found = {study: ledger.runs() for study, ledger in ledgers.items()}
+    for spec in specs:
+        if found[spec.study].empty or spec.key not in set(found[spec.study]["key"]):
+            raise LedgerError(
+                f"{ledgers[spec.study].runs_path} no longer holds run {spec.key}: somebody deleted "
+                "it on the way. Restore the file, or give the same call again: it trains what is "
+                "missing"
+            )
+    tables = [runs.assign(study=study) for study, runs in found.items()]
     runs = pd.concat(tables).set_index(["study", "key"])
     wanted = pd.MultiIndex.from_tuples([(s.study, s.key) for s in specs], names=["study", "key"])
     return runs.loc[wanted].reset_index()
 
 
-def _perform(task: Sequence[Job], root: str | Path | None, device: str | None) -> Iterator[Result]:
-    """Give the results of the jobs that make up one task of a sweep."""
+def _perform(
+    task: Sequence[Job],
+    root: str | Path | None,
+    device: str | None,
+    known: Mapping[str, Mapping[tuple[str, ...], set[str]]],
+) -> Iterator[Result]:
+    """Give the results of the jobs that make up one task of a sweep.
+
+    Args:
+        task: What is carried out at once.
+        root: Folder of the data.
+        device: On which.
+        known: By study, the hashes of the data that its runs saw, see
+            :meth:`varreg.ledger.Ledger.data_hashes`.
+
+    Raises:
+        LedgerError: If the data are others now; better known before the training than after.
+    """
+    first = task[0]
+    if isinstance(first, RunSpec):
+        content = tuple(str(getattr(first, name) or "") for name in CONTENT_COLUMNS)
+        before = known[first.study].get(content)
+        if before and (now := load_data(first, root).sha256) not in before:
+            raise LedgerError(
+                f"the data set {first.dataset} changed: the runs that {first.study} holds saw data "
+                f"with the hash {', '.join(sorted(before))}, and this is {now}. Give the data that "
+                "they had (see python -m varreg data check), or name another folder with results="
+            )
     if len(task) == 1:
-        yield task[0].study, *task[0].execute(root=root, device=device)
+        yield first.study, *first.execute(root=root, device=device)
         return
     for row, details in execute_many(task, root=root, device=device):
-        yield task[0].study, row, details
+        yield first.study, row, details
 
 
 def _record(result: Result, ledgers: dict[str, Ledger]) -> None:
@@ -659,36 +753,3 @@ def _prepared(
             subset = dataclasses.replace(subset, images=step(subset.images))
         data = dataclasses.replace(data, **{part: subset})
     return data
-
-
-def device_name(device: torch.device) -> str:
-    """Name of the hardware that a run is recorded with."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return f"{name} CPU, {os.cpu_count()} cores"
-
-
-@lru_cache(maxsize=1)
-def _commit() -> str:
-    """Commit of the checkout that holds the package, with ``+`` if the package was edited."""
-    folder = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        call = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        # Elsewhere than in a checkout of this project, a commit would be somebody else's.
-        if not git("ls-files", "--", "runs.py"):
-            return ""
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain", "--", ".") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -2,7 +2,9 @@
 
 The study ``ambiguities`` runs the released protocol and every alternative to it, without and with
 the penalty, with the same seeds. Two questions about each alternative: how far does it move the
-baseline, and how far does it move what the penalty does?
+baseline, and how far does it move what the penalty does? Some choices never bind, such as a longer
+patience where nothing stops early: their runs are those of another choice to the last digit, and
+count as one reading with it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from varreg import verdicts
+from varreg.ledger import METRIC_COLUMNS
 from varreg.statistics import (
     Interval,
     PairedDifference,
@@ -22,11 +25,22 @@ from varreg.statistics import (
 from varreg.studies.ambiguities import ALTERNATIVES, AS_RELEASED, Alternative, keys
 from varreg.tables import METRIC_NAMES, better, interval_text
 
-__all__ = ["COLUMNS", "DIFFERENCES", "effects", "fewest_seeds", "sentence", "table"]
+__all__ = [
+    "COLUMNS",
+    "DIFFERENCES",
+    "SAME",
+    "distinct",
+    "effects",
+    "fewest_seeds",
+    "sentence",
+    "table",
+]
 
 #: The paired differences in a row of :func:`effects`, in the order of the printed table.
 DIFFERENCES = ("level_move", "effect", "effect_move")
-COLUMNS = ("experiment", "topic", "choice", "source", "seeds", "level", *DIFFERENCES)
+COLUMNS = ("experiment", "topic", "choice", "source", "seeds", "same_as", "level", *DIFFERENCES)
+#: What is said of a choice that gives the runs of the released protocol.
+SAME = "changes nothing here"
 
 
 def effects(
@@ -44,6 +58,8 @@ def effects(
         A row an alternative that has a seed with both methods, in the order of
         :data:`varreg.studies.ambiguities.ALTERNATIVES`: the fields that name it, ``seeds``, and
 
+        - ``same_as``: the first choice with the same runs, to the last digit of every recorded
+          metric, for all seeds and both models; ``""`` for a reading of its own;
         - ``level``: the baseline, an :class:`~varreg.statistics.Interval`;
         - ``effect``: penalized minus baseline, paired by seed;
         - ``level_move``: the baseline minus that of the released protocol, paired by seed;
@@ -54,20 +70,30 @@ def effects(
     """
     rows = []
     released = {}
+    seen: dict[tuple, str] = {}
     for alternative in ALTERNATIVES:
-        own = _paired(runs, keys(alternative, rate), metric)
+        wanted = keys(alternative, rate)
+        own = _paired(runs, wanted, metric)
         if alternative.choice == AS_RELEASED:
             released[alternative.experiment] = own
         if len(own):
-            rows.append(_row(alternative, own, released[alternative.experiment]))
+            row = _row(alternative, own, released[alternative.experiment])
+            reading = (alternative.experiment, *_outcomes(runs, wanted))
+            rows.append(row | {"same_as": seen.get(reading, "")})
+            seen.setdefault(reading, alternative.choice)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def distinct(found: pd.DataFrame) -> pd.DataFrame:
+    """The rows of :func:`effects` that are a reading of their own."""
+    return found[found["same_as"] == ""]
 
 
 def table(found: pd.DataFrame) -> pd.DataFrame:
     """:func:`effects` as printed in the book.
 
     ``*`` marks a paired difference whose p stays below 0.05 after Holm's correction over the whole
-    table.
+    table, where a reading counts once.
     """
     stars = _significant(found)
     rows = []
@@ -75,6 +101,9 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
         cells = {
             name: _text(row[name]) + ("*" if (place, name) in stars else "") for name in DIFFERENCES
         }
+        if row["same_as"]:
+            same = SAME if row["same_as"] == AS_RELEASED else f"as {row['same_as']}"
+            cells = dict.fromkeys(DIFFERENCES, same)
         level = row["level"]
         rows.append(
             {
@@ -126,6 +155,14 @@ def _paired(runs: pd.DataFrame, wanted: Sequence[str], metric: str) -> pd.DataFr
     return wide.assign(effect=wide["penalized"] - wide["baseline"])[["baseline", "effect"]]
 
 
+def _outcomes(runs: pd.DataFrame, wanted: Sequence[str]) -> tuple:
+    """All recorded metrics of an alternative's runs, in an order of their own."""
+    names = [name for name in METRIC_COLUMNS if name in runs]
+    mine = runs[runs["key"].isin(wanted)].sort_values(["method", "seed"])
+    # Text, because NaN is not equal to itself.
+    return tuple(mine[["method", "seed", *names]].astype(str).itertuples(index=False, name=None))
+
+
 def _row(alternative: Alternative, own: pd.DataFrame, released: pd.DataFrame) -> dict[str, object]:
     seeds = own.index.intersection(released.index)
     moves = {"level_move": None, "effect_move": None}
@@ -153,32 +190,37 @@ def _significant(found: pd.DataFrame) -> set[tuple[int, str]]:
         (place, name, row[name].p)
         for place, row in enumerate(found.to_dict("records"))
         for name in DIFFERENCES
-        if row[name] is not None
+        if row[name] is not None and not row["same_as"]
     ]
     adjusted = holm([p for *_, p in tests])
     return {(place, name) for (place, name, _), p in zip(tests, adjusted, strict=True) if p < 0.05}
 
 
 def _about(experiment: str, group: pd.DataFrame, metric: str) -> str:
-    name = METRIC_NAMES[metric]
-    better_side = [_excludes_zero(effect, better(metric)) for effect in group["effect"]]
-    worse_side = [_excludes_zero(effect, -better(metric)) for effect in group["effect"]]
-    text = (
-        f"On {experiment}, the interval of the penalty's effect on {name} excludes zero under "
-        f"{sum(better_side) + sum(worse_side)} of {len(group)} choices "
-        f"({sum(better_side)} for the better, {sum(worse_side)} for the worse)"
+    name, own = METRIC_NAMES[metric], distinct(group)
+    better_side = sum(_excludes_zero(effect, better(metric)) for effect in own["effect"])
+    worse_side = sum(_excludes_zero(effect, -better(metric)) for effect in own["effect"])
+    idle = len(group) - len(own)
+    text = f"On {experiment}, {len(group)} choices give {len(own)} different readings"
+    text += f"; {idle} of them change nothing here. Under " if idle else ". Under "
+    text += (
+        f"{better_side + worse_side} of {len(own)} readings the interval of the penalty's effect "
+        f"on {name} excludes zero ({better_side} for the better, {worse_side} for the worse)"
     )
-    moved = group[[move is not None for move in group["level_move"]]]
-    if moved.empty:
+    moved = [row for row in own.itertuples() if row.level_move is not None]
+    if not moved:
         return f"{text}."
-    # Positions, because a table of several experiments keeps its own labels.
-    sizes = [abs(move.mean) for move in moved["level_move"]]
-    most = moved.iloc[sizes.index(max(sizes))]
-    largest = max(abs(effect.mean) for effect in group["effect"])
+    if max(row.level_move.n for row in moved) < 2:
+        return f"{text}; there are too few recorded runs to say what moves the baseline."
+    largest = max(abs(effect.mean) for effect in own["effect"])
+    penalty = f"the largest mean effect of the penalty under any of them is {largest:.3f}"
+    clear = [row for row in moved if any(_excludes_zero(row.level_move, side) for side in (1, -1))]
+    if not clear:
+        return f"{text}. No other choice measurably moves the baseline; {penalty}."
+    most = max(clear, key=lambda row: abs(row.level_move.mean))
     return (
-        f"{text}; what moves the baseline most is {most['topic']} ({most['choice']}), which "
-        f"{verdicts.phrase(most['level_move'], 'it')}, while the largest mean effect "
-        f"of the penalty under any choice is {largest:.3f}."
+        f"{text}. The baseline itself is moved most by {most.topic} ({most.choice}), which "
+        f"{verdicts.phrase(most.level_move, 'it')}; {penalty}."
     )
 
 

@@ -58,12 +58,18 @@ class PairedDifference(Interval):
     prediction: Interval
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def mean_interval(
+    values: Sequence[float],
+    confidence: float = 0.95,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
     """Student's t interval for the mean.
 
     Args:
         values: One finite number a seed, at least one.
         confidence: Coverage of the interval, in (0, 1).
+        within: Range of the quantity, such as (0, 1) for an accuracy: the interval ends there,
+            which leaves out nothing that could be.
 
     Returns:
         The mean and ``mean +- t * s / sqrt(n)`` with ``n - 1`` degrees of freedom. For one value
@@ -77,10 +83,14 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
         >>> f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
         '0.800 [0.775, 0.825]'
     """
-    return _t_interval(_checked(values, "values"), confidence, extra=0.0)
+    return _t_interval(_checked(values, "values"), confidence, 0.0, within)
 
 
-def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def prediction_interval(
+    values: Sequence[float],
+    confidence: float = 0.95,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
     """Interval in which one further run is expected.
 
     This is the yardstick for a published number that comes from a single run: it covers the run's
@@ -89,6 +99,8 @@ def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> In
     Args:
         values: One finite number a seed, at least one.
         confidence: Coverage of the interval, in (0, 1).
+        within: Range of the quantity, such as (0, 1) for an accuracy: the interval ends there,
+            which leaves out nothing that could be.
 
     Returns:
         The mean and ``mean +- t * s * sqrt(1 + 1/n)``; NaN ends for one value.
@@ -104,7 +116,7 @@ def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> In
         >>> 0.84 in interval, 0.86 in interval
         (True, False)
     """
-    return _t_interval(_checked(values, "values"), confidence, extra=1.0)
+    return _t_interval(_checked(values, "values"), confidence, 1.0, within)
 
 
 def paired_difference(
@@ -233,14 +245,19 @@ def _checked_confidence(confidence: float) -> float:
     return confidence
 
 
-def _t_interval(values: np.ndarray, confidence: float, extra: float) -> Interval:
+def _t_interval(
+    values: np.ndarray,
+    confidence: float,
+    extra: float,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
     quantile = 0.5 + _checked_confidence(confidence) / 2
     mean, n = float(values.mean()), int(values.size)
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1)
     deviation = float(values.std(ddof=1))
     half = float(stats.t.ppf(quantile, n - 1)) * deviation * math.sqrt(extra + 1 / n)
-    return Interval(mean, mean - half, mean + half, n)
+    return Interval(mean, max(mean - half, within[0]), min(mean + half, within[1]), n)
 
 
 def _paired_p(differences: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -11,16 +11,20 @@ from varreg.claim_tables import numbers
 from varreg.rules import MODELS
 from varreg.statistics import PairedDifference
 from varreg.tables import (
-    DATASET_NAMES,
+    METRIC_NAMES,
     MODEL_NAMES,
+    SETTING,
     choices,
     difference,
+    interval_text,
+    of_datasets,
     of_model,
+    setting_text,
     split_grid,
     with_gaps,
 )
 
-__all__ = ["sentences", "summary"]
+__all__ = ["answer", "choice", "summary"]
 
 
 def summary(powered: pd.DataFrame, protocol: pd.DataFrame, experiment: str) -> str:
@@ -34,7 +38,7 @@ def summary(powered: pd.DataFrame, protocol: pd.DataFrame, experiment: str) -> s
     lines = [f"**Published numbers.** {_numbers_sentence({experiment: protocol})}"]
     for method, name in (
         ("penalized", "The published setting"),
-        ("tuned", "The weight chosen on validation"),
+        ("tuned", "The weight above zero that is best on validation"),
         ("augmented", "Augmentation, without a penalty,"),
     ):
         for model in MODELS:
@@ -54,44 +58,72 @@ def summary(powered: pd.DataFrame, protocol: pd.DataFrame, experiment: str) -> s
     return "\n".join(f"- {line}" for line in lines)
 
 
-def sentences(
-    chest: pd.DataFrame,
-    skin: pd.DataFrame,
-    chest_paper: pd.DataFrame,
-    skin_paper: pd.DataFrame,
-    grid: pd.DataFrame,
-    model: str = "paper_cnn",
-) -> tuple[str, str, str]:
-    """The answer so far in three sentences, in words that follow from the data.
+def choice(grid: pd.DataFrame, dataset: str) -> str:
+    """What validation chooses on a data set where no penalty is a candidate, in a sentence.
+
+    Args:
+        grid: Rows of the study ``grid``.
+        dataset: Name of the data set.
+    """
+    wide, _ = split_grid(grid)
+    parts = []
+    for row in choices(of_datasets(wide, [dataset])).to_dict("records"):
+        text = f"{setting_text(*(row[name] for name in SETTING))} with the "
+        text += f"{MODEL_NAMES[row['model']]} ({row['picked']} of {row['seeds']} seeds agree"
+        lead = row["lead"]
+        if lead is not None:
+            found = interval_text(lead.mean, lead.low, lead.high, signed=True)
+            text += f"; its validation cross-entropy minus that of {row['second']}: {found}"
+        parts.append(f"{text})")
+    if not parts:
+        return "No grid search is recorded yet."
+    return (
+        "In the recorded grid search, where no penalty is a candidate as well, validation chooses "
+        f"{' and '.join(parts)}."
+    )
+
+
+def answer(
+    chest: pd.DataFrame, skin: pd.DataFrame, grid: pd.DataFrame, model: str = "paper_cnn"
+) -> dict[str, str]:
+    """The phrases that the front page is made of, which follow from the runs.
 
     Args:
         chest: Rows of the study of that name.
         skin: Rows of the study of that name, one split.
-        chest_paper: Rows of the study of that name.
-        skin_paper: Rows of the study of that name.
         grid: Rows of the study of that name.
-        model: The network that the first two sentences speak about.
+        model: The network that they speak about.
+
+    Returns:
+        ``published_*`` and ``augmentation_*`` for ``chest_loss``, ``chest_accuracy``,
+        ``skin_loss`` and ``skin_accuracy``: a verb phrase each. ``choice_chest`` and
+        ``choice_skin``: what validation chooses where no penalty is a candidate.
+
+    Example:
+        >>> answer(pd.DataFrame(), pd.DataFrame(), pd.DataFrame())["choice_chest"]
+        'nothing yet'
     """
-    parts = {"chest X-rays": chest, "skin lesions": skin}
-    weights = [_weight_text(runs, model) for runs in parts.values()]
-
-    def effects(method: str) -> str:
-        return " and ".join(
-            verdicts.phrase(
-                _difference(runs, model, "test_cross_entropy", method), "the test cross-entropy"
+    wide, _ = split_grid(of_model(grid, model))
+    said = {}
+    for name, runs, dataset in (("chest", chest, "pneumoniamnist"), ("skin", skin, "ham10000")):
+        for word, method in (("published", "penalized"), ("augmentation", "augmented")):
+            for short, metric in (("loss", "test_cross_entropy"), ("accuracy", "test_accuracy")):
+                found = _difference(runs, model, metric, method)
+                said[f"{word}_{name}_{short}"] = verdicts.phrase(
+                    found, f"the {METRIC_NAMES[metric]}"
+                )
+        settings = [
+            setting_text(*(row[field] for field in SETTING))
+            for row in choices(of_datasets(wide, [dataset])).to_dict("records")
+        ]
+        said[f"choice_{name}"] = (
+            " or ".join(
+                setting if setting == "no penalty" else f"a weight of {setting}"
+                for setting in settings
             )
-            + f" on {name}"
-            for name, runs in parts.items()
+            or "nothing yet"
         )
-
-    return (
-        f"In its published setting, the penalty {effects('penalized')}, compared with the same "
-        "network without it.",
-        f"With a weight chosen on validation data ({weights[0]} for chest, {weights[1]} for skin; "
-        f"published: {published.VARIANCE_WEIGHT:g}), it {effects('tuned')}"
-        f"{_hindsight_clause(grid, model)}.",
-        _numbers_sentence({"chest": chest_paper, "skin": skin_paper}),
-    )
+    return said
 
 
 def _difference(
@@ -100,46 +132,25 @@ def _difference(
     return difference(with_gaps(of_model(runs, model)), metric, method, reference)
 
 
-def _weight_text(runs: pd.DataFrame, model: str) -> str:
-    mine = of_model(runs, model)
-    tuned = [] if mine.empty else mine.loc[mine["method"] == "tuned", "variance_weight"].unique()
-    return " or ".join(f"{weight:g}" for weight in sorted(tuned)) or "not yet chosen"
-
-
-def _hindsight_clause(grid: pd.DataFrame, model: str) -> str:
-    """What the best weight on the test images would have done, by which nobody may choose."""
-    wide, _ = split_grid(of_model(grid, model))
-    found = [row for row in choices(wide, wide).itertuples() if row.hindsight_gain]
-    if not found:
-        return ""
-    parts = ", and ".join(
-        f"{row.hindsight} on {DATASET_NAMES[row.dataset]}, where it "
-        f"{verdicts.phrase(row.hindsight_gain, 'the test cross-entropy')}"
-        for row in found
-    )
-    return (
-        "; the test images themselves, by which nobody may choose, would choose a weight of "
-        f"{parts}"
-    )
-
-
 def _numbers_sentence(runs: Mapping[str, pd.DataFrame]) -> str:
     """How many published numbers the re-run protocol reproduces, by source."""
     words: dict[str, list[str]] = {"tables": [], "log": []}
     for experiment, rows in runs.items():
         words["tables"] += list(numbers(rows, experiment)["Verdict"])
         words["log"] += list(numbers(rows, experiment, published.RELEASED_LOG)["Verdict"])
-    known = {
-        name: [word for word in found if word != "cannot be known"] for name, found in words.items()
-    }
-    if not known["tables"]:
+    if set(words["tables"] + words["log"]) == {"cannot be known"}:
         return "The released protocol has too few recorded runs yet to judge the published numbers."
-    hits = {name: found.count("reproduced") for name, found in known.items()}
     tables = "Tables I to IV" if len(runs) > 1 else published.TABLES[next(iter(runs))]
-    waiting = len(words["tables"]) - len(known["tables"])
-    more = f" ({waiting} more wait for runs)" if waiting else ""
     return (
-        f"Re-running the released protocol reproduces {hits['tables']} of the "
-        f"{len(known['tables'])} test numbers in {tables}{more}, and {hits['log']} of the "
-        f"{len(known['log'])} that evaluate() returned in the released notebooks."
+        f"Of the {len(words['tables'])} test numbers in {tables}, re-running the released protocol "
+        f"{_counted(words['tables'])}; of the {len(words['log'])} that evaluate() returned in the "
+        f"released notebooks, it {_counted(words['log'])}."
+    )
+
+
+def _counted(words: Sequence[str]) -> str:
+    """How many of some verdicts say what."""
+    return (
+        f"reproduces {words.count('reproduced')}, does not reproduce "
+        f"{words.count('not reproduced')}, and cannot tell for {words.count('cannot be known')}"
     )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import logging
+import numbers
+import os
 import platform
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import joblib
 import torch
+from tqdm import tqdm
 
 import varreg
 
@@ -78,6 +83,10 @@ def check_sweep(jobs: int, dask: str | None) -> None:
     Raises:
         ValueError: If ``jobs`` is not allowed, or given together with ``dask``.
     """
+    if isinstance(jobs, bool) or not isinstance(jobs, numbers.Integral):
+        raise ValueError(f"jobs is {jobs!r}; give a whole number: 1 or more, or -1 for one a core")
+    if dask is not None and not isinstance(dask, str):
+        raise ValueError(f"dask is {dask!r}; give the address of a scheduler, or None")
     if jobs == 0 or jobs < -1:
         raise ValueError(f"jobs is {jobs}; it must be 1 or more, or -1 for one a core")
     if dask is not None and jobs != 1:
@@ -93,18 +102,30 @@ def _here(
     record: Callable[[R], object],
     jobs: int,
 ) -> Iterator[int]:
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-        jobs = joblib.effective_n_jobs(jobs)
-        calls = [joblib.delayed(_recorded)(task, perform, record, jobs) for task in tasks]
+    calls = [joblib.delayed(_recorded)(task, perform, record) for task in tasks]
+    with joblib.parallel_config(
+        backend="loky", inner_max_num_threads=1, initializer=_begin, initargs=(os.getpid(),)
+    ):
         yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
 
 
-def _recorded(
-    task: T, perform: Callable[[T], Iterable[R]], record: Callable[[R], object], jobs: int
-) -> int:
-    if jobs > 1:
-        torch.set_num_threads(1)
-        _may_grow()
+def _begin(parent: int) -> None:
+    """Set a worker process up before its first task."""
+    torch.set_num_threads(1)
+    _may_grow()
+    # The bars of tqdm share a semaphore between processes, which would outlive one that is ended.
+    tqdm.set_lock(threading.RLock())
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    """End this process when its parent is gone, which cannot say so when it is killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _recorded(task: T, perform: Callable[[T], Iterable[R]], record: Callable[[R], object]) -> int:
     reuse_freed_memory()
     recorded = 0
     for result in perform(task):
@@ -173,11 +194,6 @@ def _on_cluster(
         try:
             for future in as_completed(futures, loop=client.loop):
                 yield keep(future)
-        except CancelledError as error:
-            raise ConnectionError(
-                f"lost the Dask cluster at {address} ({error}); what it had finished is "
-                "recorded, and the same call goes on from there"
-            ) from error
         finally:
             # Results may have arrived that the loop, interrupted, did not come to.
             for future in [future for future in waiting if future.status == "finished"]:
@@ -188,6 +204,7 @@ def _on_cluster(
 def _connected(address: str) -> Iterator[Client]:
     try:
         from distributed import Client
+        from distributed.comm import CommClosedError
     except ImportError as error:
         raise ValueError(
             f"dask is {address!r}, and the package distributed is not here; install it with "
@@ -201,8 +218,27 @@ def _connected(address: str) -> Iterator[Client]:
             f"dask is {address!r}, where no scheduler answers ({error}); give the address that "
             "`dask scheduler` prints, such as tcp://host:8786, or the path of its --scheduler-file"
         ) from error
-    with client:
-        yield client
+    try:
+        with _quiet("distributed", "distributed.client"), client:
+            yield client
+    except (CancelledError, CommClosedError) as error:
+        raise ConnectionError(
+            f"lost the Dask cluster at {address} ({error}); what had come from it is recorded, "
+            "and the same call goes on from there"
+        ) from error
+
+
+@contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """Leave it to an error of this package to say that a cluster was lost."""
+    before = {name: logging.getLogger(name).level for name in loggers}
+    try:
+        for name in loggers:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _check_cluster(client: Client, address: str) -> None:

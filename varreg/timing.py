@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 
-__all__ = ["interleaved", "ratio_of_medians"]
+from varreg.statistics import mean_interval
+
+__all__ = ["BLOCKS", "interleaved", "ratio_interval"]
 
 
 def interleaved(
@@ -57,32 +58,43 @@ def interleaved(
     return seconds
 
 
-def ratio_of_medians(
-    slow: Sequence[float], fast: Sequence[float], *, resamples: int = 1000
-) -> tuple[float, float, float]:
+#: Into so many blocks of consecutive turns a long timing is divided, see :func:`ratio_interval`.
+BLOCKS = 10
+
+
+def ratio_interval(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, float, float]:
     """How many times as long one step takes as another that was timed in the same turns.
+
+    The logarithm of the ratio is taken turn by turn, which removes what slows both down. Its
+    median over each of ten blocks of consecutive turns (a block a turn where there are fewer)
+    is hardly moved by a turn that was disturbed, and blocks depend on each other less than turns
+    do. Over the blocks stands Student's t interval. A ratio is positive, and so are both ends.
 
     Args:
         slow: Seconds of the one, a value a turn.
         fast: Seconds of the other, in the same turns.
-        resamples: Of the bootstrap over turns, which keeps the two of a turn together.
 
     Returns:
-        Ratio of the medians, and the ends of its 95 % bootstrap interval.
+        Geometric mean over the blocks, and the ends of its 95 % interval, which are NaN for a
+        single turn.
 
     Raises:
-        ValueError: If the two do not have the same number of values.
+        ValueError: If the two do not have the same number of values, or one is not positive.
 
     Example:
-        >>> ratio_of_medians([2.0, 2.0, 9.0], [1.0, 1.0, 1.0])[0]
-        2.0
+        >>> ratio, low, high = ratio_interval([2.0, 2.2, 2.1], [1.0, 1.0, 1.0])
+        >>> f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
+        '2.10 [1.86, 2.36]'
     """
     if len(slow) != len(fast) or not slow:
         raise ValueError(
             f"{len(slow)} and {len(fast)} values; both steps need one value for each turn"
         )
     pairs = np.array([slow, fast])
-    chosen = np.random.default_rng(0).integers(len(slow), size=(resamples, len(slow)))
-    drawn = np.median(pairs[:, chosen], axis=2)
-    low, high = np.quantile(drawn[0] / drawn[1], [0.025, 0.975])
-    return statistics.median(slow) / statistics.median(fast), float(low), float(high)
+    if not (np.isfinite(pairs).all() and pairs.min() > 0):
+        raise ValueError(f"seconds are {pairs.min()} to {pairs.max()}; all must be positive")
+    logs = np.log(pairs[0] / pairs[1])
+    blocks = np.array_split(logs, min(BLOCKS, len(logs)))
+    interval = mean_interval([float(np.median(block)) for block in blocks])
+    ratio, low, high = np.exp([interval.mean, interval.low, interval.high])
+    return float(ratio), float(low), float(high)

@@ -55,6 +55,9 @@ def _decoded(data: bytes) -> Image:
         image = PIL.Image.open(source, formats=FORMATS)
     except PIL.UnidentifiedImageError:
         raise ValueError("it does not begin like a JPEG or PNG file") from None
+    if image.format == "PNG":
+        image.verify()  # the checksums, which are not looked at otherwise
+        image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
     if image.format != "JPEG":
         image.load()
         return image

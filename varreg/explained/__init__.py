@@ -44,6 +44,20 @@ from varreg.explained.data import (
     thresholds_table,
     unpaired_difference,
 )
+from varreg.explained.facts import (
+    changed_by_penalty,
+    changed_table,
+    in_plain_words,
+    temperature_effect,
+    temperature_phrase,
+    temperature_table,
+)
+from varreg.explained.released import (
+    keras_bar_auc,
+    released_metrics,
+    threshold_effects,
+    with_released_metrics,
+)
 from varreg.explained.scores import (
     agreement_table,
     counts,
@@ -77,6 +91,8 @@ __all__ = [
     "bars",
     "bars_table",
     "by_lesion",
+    "changed_by_penalty",
+    "changed_table",
     "compatible",
     "compatible_table",
     "constant_loss",
@@ -92,6 +108,8 @@ __all__ = [
     "half_sentence",
     "images",
     "implied_recalls",
+    "in_plain_words",
+    "keras_bar_auc",
     "largest_disagreement",
     "leakage_sentence",
     "leakage_table",
@@ -103,6 +121,7 @@ __all__ = [
     "prevalence_table",
     "progress_bar",
     "released_accuracy",
+    "released_metrics",
     "running",
     "seeds_in_images",
     "seeds_table",
@@ -111,9 +130,14 @@ __all__ = [
     "sevenths_table",
     "shift_sentence",
     "split_difference",
+    "temperature_effect",
+    "temperature_phrase",
+    "temperature_table",
+    "threshold_effects",
     "threshold_rows",
     "thresholds_table",
     "traced_table",
     "unpaired_difference",
     "variance_table",
+    "with_released_metrics",
 ]

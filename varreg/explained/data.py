@@ -110,7 +110,9 @@ def leakage_table(runs: pd.DataFrame, details: pd.DataFrame) -> pd.DataFrame:
             "control": others[0] - without[0],
             "worth": memory * images[1] / images.sum(),
         }
-        rows += [_row(model, name, mean_interval(values)) for name, values in found.items()]
+        for name, values in found.items():
+            within = (0.0, 1.0) if name in ("seen", "unseen") else (-1.0, 1.0)
+            rows.append(_row(model, name, mean_interval(values, within=within)))
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -84,7 +84,7 @@ def lambda_trajectories(epochs: pd.DataFrame, metric: str = "val_cross_entropy")
 
 
 def sampling_noise(rows: pd.DataFrame) -> Figure:
-    """Noise of the penalty's gradient and time of a step, against the sampling ratio.
+    """Noise of the penalty's gradient against the sampling ratio.
 
     Filled marks are single seeds with the released recipe, open ones with this package's comb;
     lines are the theory, dotted lines the noise of the mini-batch.
@@ -92,18 +92,13 @@ def sampling_noise(rows: pd.DataFrame) -> Figure:
     Args:
         rows: Details of the probe ``sampling``, as from :func:`varreg.mechanics.details`.
     """
-    figure, (noise, time) = plt.subplots(
-        2, 1, figsize=(WIDTH, 5.6), height_ratios=[1.7, 1], sharex=False
-    )
+    figure, noise = plt.subplots(figsize=(WIDTH, 3.8))
     noise.set_ylabel("Noise, share of\nthe squared gradient")
-    time.set_ylabel("Time of a step,\nagainst none")
-    time.set_xlabel("Sampling ratio (0: without the penalty)")
+    noise.set_xlabel("Sampling ratio")
     if rows.empty:
         say_empty(noise)
-        say_empty(time)
         return figure
     theory = mechanics.with_theory(rows)
-    steps = sorted(rows["ratio"].unique())
     for model, (color, marker) in _present(rows).items():
         mine = theory[theory["model"] == model]
         noise.plot(mine["ratio"], mine["gradient_noise"], marker, color=color, ms=6, alpha=0.75)
@@ -111,19 +106,11 @@ def sampling_noise(rows: pd.DataFrame) -> Figure:
         curve = mine.groupby("ratio")["predicted"].mean()
         noise.plot(curve.index, curve, color=color, lw=1.6)
         noise.axhline(mine["batch_noise"].mean(), color=color, lw=1.6, ls=":")
-        own = rows[rows["model"] == model]
-        places = [steps.index(ratio) for ratio in own["ratio"]]
-        shift = np.array(places) + (-0.2 if model == "paper_cnn" else 0.1)
-        time.plot(shift, own["step_ratio"], marker, color=color, alpha=0.75)
-        time.plot(shift + 0.12, own["comb_step_ratio"], marker, color=color, mfc="white")
     noise.set_xscale("log")
     noise.set_yscale("log")
     ratios = sorted(theory["ratio"].unique())
     noise.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
     noise.minorticks_off()
-    noise.set_xlabel("Sampling ratio")
-    time.axhline(1, color="black", lw=1)
-    time.set_xticks(range(len(steps)), [f"{step:g}" for step in steps])
     handles = [
         Line2D([], [], color=color, marker=marker, ls="", label=tables.MODEL_NAMES[model])
         for model, (color, marker) in _present(rows).items()

@@ -336,7 +336,7 @@ def _rules(ax: Axes, rows: pd.DataFrame) -> None:
     for shift, method in zip(np.linspace(-0.16, 0.16, len(methods)), methods, strict=True):
         mine = rows[rows["method"] == method]
         intervals = [
-            mean_interval(mine.loc[mine["rule"] == rule, "accuracy"].to_numpy())
+            mean_interval(mine.loc[mine["rule"] == rule, "accuracy"].to_numpy(), within=(0, 1))
             for rule in explained.RULES
         ]
         x = np.arange(len(intervals)) + shift

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from varreg import tables
 from varreg.figures.style import COLORS, WIDTH, say_empty
+from varreg.sensitivity import SAME
 from varreg.studies.ambiguities import AS_RELEASED
 
 __all__ = ["sensitivity_forest"]
@@ -20,15 +21,15 @@ PANELS = (
     ("level_move", "Change of the baseline's", "baseline"),
     ("effect", "Effect of the penalty on", "penalized"),
 )
-BETTER = "#009E73"
+BETTER, IDLE = "#009E73", "#999999"
 
 
 def sensitivity_forest(effects: pd.DataFrame, metric: str = "test_cross_entropy") -> Figure:
     """What every choice does to the baseline, and what the penalty does under it.
 
     Bars are 95 % intervals. Hollow marks are the released protocol, from which the others differ
-    in one thing; the band repeats its interval. The shaded side of zero is better. Every panel has
-    a scale of its own.
+    in one thing; the band repeats its interval. Grey are choices that give the same runs as another
+    one. The shaded side of zero is better. Every panel has a scale of its own.
 
     Args:
         effects: As from :func:`varreg.sensitivity.effects`; a row of panels an experiment.
@@ -70,13 +71,18 @@ def _panel(ax: Axes, group: pd.DataFrame, column: str, color: str) -> None:
     ax.axvline(0, color="black", lw=1)
     for place, row in enumerate(group.to_dict("records")):
         found, released = row[column], row["choice"] == AS_RELEASED
+        tint = IDLE if row["same_as"] else color
         if found is None:  # the released protocol does not differ from itself
             ax.plot(0, place, "o", color=color, ms=7, mfc="white", zorder=3)
             continue
         if released and found.n > 1:
-            ax.axvspan(found.low, found.high, color="#999999", alpha=0.25, lw=0, zorder=0)
-        ax.plot([found.low, found.high], [place, place], color=color, lw=2.5, zorder=2)
-        ax.plot(found.mean, place, "o", color=color, ms=7, mfc="white" if released else color)
+            ax.axvspan(found.low, found.high, color=IDLE, alpha=0.25, lw=0, zorder=0)
+        ax.plot([found.low, found.high], [place, place], color=tint, lw=2.5, zorder=2)
+        ax.plot(found.mean, place, "o", color=tint, ms=7, mfc="white" if released else tint)
+        if row["same_as"] and column == "level_move":
+            said = SAME if row["same_as"] == AS_RELEASED else f"as {row['same_as']}"
+            at = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+            ax.annotate(said, (found.mean, place), fontsize="small", color="#666666", **at)
     ax.margins(x=0.08)
     ax.set_ylim(len(group) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)

@@ -122,7 +122,8 @@ def auroc_curves(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 def against_published(runs: pd.DataFrame, numbers: Sequence[Number]) -> Figure:
     """Every run as a dot beside the published numbers of the same protocol.
 
-    The bar is the mean with its 95 % interval. Losses are on one scale: divided by lambda.
+    The bar is the mean with its 95 % interval. Losses are on one scale: divided by lambda. A
+    number of the log that is another quantity than our runs are drawn in is left out.
 
     Args:
         runs: Rows of a ledger, of one data set and network.
@@ -137,13 +138,13 @@ def against_published(runs: pd.DataFrame, numbers: Sequence[Number]) -> Figure:
         for place, method in enumerate(methods):
             values = runs.loc[runs["method"] == method, column] if len(runs) else pd.Series()
             if len(values):
-                interval = mean_interval(values.to_numpy())
+                interval = mean_interval(values.to_numpy(), within=tables.possible(column))
                 ax.plot([interval.low, interval.high], [place, place], color=COLORS[method], lw=3)
                 ax.plot(interval.mean, place, "|", color=COLORS[method], ms=14, mew=3)
                 spread = place + 0.24 + np.zeros(len(values))
                 ax.plot(values, spread, "o", color=COLORS[method], ms=5, alpha=0.7, mew=0)
             for number in numbers:
-                if (number.method, number.metric) == (method, metric):
+                if (number.method, f"test_{number.column}") == (method, column):
                     printed = number.source.startswith("Table")
                     ax.plot(
                         number.comparable,
@@ -236,14 +237,13 @@ def comparison(parts: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Fig
 
 
 def combinations(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figure:
-    """The paper's 12 settings as a heat map of the mean over seeds, the best one boxed.
+    """The paper's 12 settings and no penalty as a heat map of the mean over seeds, the best boxed.
 
     Args:
-        runs: The 12 combinations from :func:`varreg.tables.split_grid`, of one data set and
-            network.
+        runs: The combinations from :func:`varreg.tables.split_grid`, of one data set and network.
         metric: What to show and to choose by.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.1))
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.5))
     if runs.empty:
         say_empty(ax)
         return figure
@@ -259,14 +259,16 @@ def combinations(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figur
         linewidths=1.5,
         cbar_kws={"label": _capital(tables.METRIC_NAMES[metric])},
     )
-    ax.set_yticklabels([f"{weight:g}, {ratio:g}" for weight, ratio in wide.index], rotation=0)
+    names = [f"{weight:g}, {ratio:g}" if weight else "no penalty" for weight, ratio in wide.index]
+    ax.set_yticklabels(names, rotation=0)
     ax.set_ylabel("variance_weight,\nfeature_sampling_ratio")
     ax.set_xlabel("lambda")
     ax.tick_params(length=0)
-    best = tables.chosen(runs, metric).iloc[0]
-    row = list(wide.index).index((best["variance_weight"], best["feature_sampling_ratio"]))
-    column = list(wide.columns).index(best["lambda_"])
-    ax.add_patch(plt.Rectangle((column, row), 1, 1, fill=False, ec=COLORS["penalized"], lw=3.5))
+    ax.grid(visible=False)  # no penalty has no lambda of its own: empty cells stay empty
+    for best in tables.chosen(runs, metric).itertuples():
+        row = wide.index.get_loc((best.variance_weight, best.feature_sampling_ratio))
+        place = (wide.columns.get_loc(best.lambda_), row)
+        ax.add_patch(plt.Rectangle(place, 1, 1, fill=False, ec=COLORS["penalized"], lw=3.5))
     return figure
 
 
@@ -280,7 +282,7 @@ def weights(
     Args:
         runs: Rows of the study ``grid``, of one data set, all with the same lambda and ratio.
         metrics: Without their split, as in ``("cross_entropy", "auroc")``; a row of panels each.
-        picked: Network -> the weight that validation chose, a vertical line.
+        picked: Network -> the weight that validation chose, a vertical line; 0 for no penalty.
     """
     models = [name for name in MODEL_STYLE if len(runs) and name in set(runs["model"])]
     figure, axes = plt.subplots(
@@ -375,7 +377,7 @@ def recall(table: pd.DataFrame) -> Figure:
             mine = table[(table["class"] == name) & (table["method"] == method)]
             values = mine["recall"].dropna().to_numpy()
             if values.size:
-                interval = mean_interval(values)
+                interval = mean_interval(values, within=(0, 1))
                 y = place + shift
                 ax.plot([interval.low, interval.high], [y, y], color=COLORS[method], lw=2.5)
                 ax.plot(interval.mean, y, "o", color=COLORS[method], ms=6)
@@ -451,7 +453,8 @@ def _curve(
         ax.plot(wide.index, wide.to_numpy(), color=color, ls=style, lw=0.9, alpha=0.45)
     # Seeds that stopped early leave the mean: beyond that point it would be one of survivors.
     common = wide.dropna()
-    intervals = [mean_interval(values) for values in common.to_numpy()]
+    within = tables.possible(column)
+    intervals = [mean_interval(values, within=within) for values in common.to_numpy()]
     if seeds > 2:  # the interval of two values says nothing that the two lines do not
         low, high = [i.low for i in intervals], [i.high for i in intervals]
         ax.fill_between(common.index, low, high, color=color, alpha=0.15, lw=0)
@@ -463,9 +466,14 @@ def _weight_curve(
 ) -> None:
     grouped = runs.groupby("variance_weight")[column]
     present = [(x, step) for x, step in enumerate(steps) if step in grouped.groups]
-    intervals = [mean_interval(grouped.get_group(step).to_numpy()) for _, step in present]
+    within = tables.possible(column)
+    intervals = [
+        mean_interval(grouped.get_group(step).to_numpy(), within=within) for _, step in present
+    ]
     x = [place for place, _ in present]
-    low, high = [i.low for i in intervals], [i.high for i in intervals]
+    # An interval of few seeds may reach beyond what the metric can be.
+    most = np.inf if column.endswith("cross_entropy") else 1.0
+    low, high = np.clip([(i.low, i.high) for i in intervals], 0.0, most).T
     ax.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
     ax.plot(x, [i.mean for i in intervals], marker=marker, color=color, ms=5.5)
 

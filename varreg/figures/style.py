@@ -8,6 +8,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from varreg.machine import checkout
+
 __all__ = ["COLORS", "WIDTH", "front_page", "say_empty", "use_style"]
 
 #: Okabe and Ito's colour-blind safe palette.
@@ -57,9 +59,9 @@ def front_page(figure: Figure, name: str = "answer.png") -> Path | None:
     Returns:
         The file, or ``None`` where the package is not in a checkout: then there is no front page.
     """
-    folder = Path(__file__).resolve().parents[2] / "book" / "_static"
-    if not folder.is_dir():
+    if (root := checkout()) is None:
         return None
+    folder = root / "book" / "_static"
     figure.savefig(folder / name, dpi=160, facecolor="white", metadata={"Software": None})
     return folder / name
 

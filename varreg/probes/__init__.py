@@ -10,21 +10,28 @@ that it found in ``curves.csv``.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from varreg.columns import digest
 from varreg.datasets import Dataset
 from varreg.runs import provenance
 from varreg.training import as_device
 
 __all__ = ["PROBES", "Measured", "Unit", "units"]
 
-PROBES = ("predictions", "carried", "norms", "sampling", "leakage", "thresholds")
+PROBES = (
+    "predictions",
+    "carried",
+    "norms",
+    "sampling",
+    "leakage",
+    "thresholds",
+    "temperature",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +69,7 @@ class Unit:
     @property
     def key(self) -> str:
         """Name in the ledger: 12 hexadecimal digits of a hash of probe and settings."""
-        given = json.dumps([self.study, self.setting], sort_keys=True)
-        return hashlib.sha256(given.encode()).hexdigest()[:12]
+        return digest([self.study, self.setting])
 
     def execute(
         self, *, root: str | Path | None = None, device: str | None = None

@@ -2,7 +2,7 @@
 
 from varreg.runs import RunSpec
 from varreg.studies.chest_paper import PUBLISHED_PENALTY
-from varreg.studies.grid import DATASETS, MODELS, chosen_weight
+from varreg.studies.grid import DATASETS, MODELS, best_weight_above_zero
 
 __all__ = ["SEEDS", "SPLITS", "specs"]
 
@@ -13,13 +13,13 @@ SPLITS = ("paper", "lesion")
 def specs() -> list[RunSpec]:
     """List the runs, seed by seed; every method has the same seeds.
 
-    The weight is chosen on the split by lesion and used for both.
+    The weight, the best above zero, is chosen on the split by lesion and used for both.
     """
     methods = {
         model: {
             "baseline": {},
             "penalized": PUBLISHED_PENALTY,
-            "tuned": {"variance_weight": chosen_weight("ham10000", model)},
+            "tuned": {"variance_weight": best_weight_above_zero("ham10000", model)},
         }
         for model in MODELS
     }
