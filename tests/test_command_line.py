@@ -66,6 +66,23 @@ def test_data_fetch_and_check(capsys):
     assert "as it should be" in capsys.readouterr().out
 
 
+def test_data_check_compares_with_the_recorded_results(capsys, tmp_path):
+    row = {"dataset": "phantom", "size": 16, "split": "", "dataset_sha256": "0" * 16}
+    Ledger("chest", tmp_path / "results").append({"key": "k"} | row, [])
+    told = fails(capsys, "data", "check", "phantom", "--size", "16")
+    assert "the recorded results were made from 0000000000000000" in told
+    assert main(["data", "check", "phantom", "--size", "17"]) == 0
+
+
+def test_data_in_the_home_folder(capsys, tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "breastmnist.npz").write_bytes(b"PK")
+    told = fails(capsys, "data", "check", "breastmnist", "--root", "~/data")
+    assert f"{tmp_path / 'data' / 'breastmnist.npz'} is not a complete .npz file" in told
+
+
 def test_status_of_nothing(capsys):
     assert main(["status"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -49,6 +49,14 @@ def test_pneumoniamnist():
     assert "note: 8 val images are identical to one in train" in datasets.check("pneumoniamnist")
 
 
+@pytest.mark.parametrize("name", ["pneumoniamnist", "chest_xray", "ham10000"])
+def test_recorded_results_were_made_from_these(name, monkeypatch):
+    monkeypatch.delenv("VARREG_RESULTS", raising=False)
+    loaded(name)
+    report = datasets.check(name)
+    assert report.count("content: that of the recorded results") == len(datasets.splits(name))
+
+
 def test_chest_xray():
     data = loaded("chest_xray")
     assert counts(data) == [[1341, 3875], [8, 8], [234, 390]]

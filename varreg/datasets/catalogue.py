@@ -281,15 +281,12 @@ def _recorded(data: Dataset) -> set[str]:
     """Hashes of this data set, in this size and split, in the ledgers of all studies."""
     from varreg.ledger import Ledger, default_results  # imports pandas
 
-    results = default_results()
     hashes: set[str] = set()
-    for path in results.glob("*/runs.csv"):
-        columns = ["dataset", "size", "split", "dataset_sha256"]
-        runs = Ledger(path.parent.name, results).runs().reindex(columns=columns)
-        # No split means the default one.
-        split = runs["split"].astype(object).fillna("").replace("", splits(data.name)[0])
-        same = (runs["dataset"] == data.name) & (runs["size"] == data.size) & (split == data.split)
-        hashes |= set(runs["dataset_sha256"][same].dropna())
+    for path in default_results().glob("*/runs.csv"):
+        for (name, size, split), found in Ledger(path.parent.name).data_hashes().items():
+            of = name, size, split or splits(data.name)[0]
+            if of == (data.name, str(data.size), data.split):
+                hashes |= found
     return hashes
 
 

@@ -55,23 +55,23 @@ def _decoded(data: bytes) -> Image:
         image = PIL.Image.open(source, formats=FORMATS)
     except PIL.UnidentifiedImageError:
         raise ValueError("it does not begin like a JPEG or PNG file") from None
-    if image.format != "JPEG":
-        image.load()
-        return image
-    start = source.tell()
-    if "progressive" in image.info:  # many scans: how much of each is used cannot be seen
-        if END_OF_IMAGE not in data[start:]:
+    if image.format == "PNG":
+        image.verify()  # the checksums, which are not looked at otherwise
+        image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+    elif "progressive" in image.info:  # in many scans: how much of each is used cannot be seen
+        if END_OF_IMAGE not in data[source.tell() :]:
             raise ValueError("it has no end-of-image marker")
+    elif image.format == "JPEG":
+        start = source.tell()
+        end = MARKER.search(data, start)
+        if end is None or not end.group().endswith(END_OF_IMAGE):
+            raise ValueError("its data does not end with an end-of-image marker")
+        scan = _Scan(data[: end.start()], start)
+        image = PIL.Image.open(scan, formats=FORMATS)
         image.load()
-        return image
-    end = MARKER.search(data, start)
-    if end is None or not end.group().endswith(END_OF_IMAGE):
-        raise ValueError("its data does not end with an end-of-image marker")
-    scan = _Scan(data[: end.start()], start)
-    image = PIL.Image.open(scan, formats=FORMATS)
+        if scan.tell() <= scan.edge:
+            raise ValueError("it holds more data than its height and width need")
     image.load()
-    if scan.tell() <= scan.edge:
-        raise ValueError("it holds more data than its height and width need")
     return image
 
 
