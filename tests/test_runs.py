@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -516,3 +517,66 @@ def test_a_killed_call_loses_nothing_and_the_next_one_goes_on(tmp_path):
     assert sorted(ledger.runs()["key"]) == sorted(spec.key for spec in specs)
     pd.testing.assert_frame_equal(ledger.runs().head(len(survived)), survived)
     assert ledger.curves().groupby("key").size().tolist() == [1] * 5
+
+
+A_HUNDRED_KILLS = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+from test_runs import Ledger, execute, run_all, spec
+
+folder, found = Path(sys.argv[1]), {"kills": 0, "lost": 0, "doubled": 0, "whole": 0, "orphans": 0}
+random.seed(0)
+
+def workers():
+    mine = f"VARREG_RESULTS={folder}".encode()
+    for process in Path("/proc").iterdir():
+        try:
+            if b"loky" in (process / "cmdline").read_bytes():
+                yield from [process.name] * (mine in (process / "environ").read_bytes())
+        except OSError:  # gone
+            pass
+
+def kill_until(kills, name, jobs, wait):
+    specs, seen, ledger = [spec(seed) for seed in range(1000)], set(), Ledger("try", folder / name)
+    while kills:
+        if (child := os.fork()) == 0:
+            os.environ["VARREG_RESULTS"] = str(folder)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            run_all(specs, jobs=jobs, results=folder / name, progress=False)
+            os._exit(0)
+        last = time.monotonic() + 60
+        while len(ledger.keys()) == len(seen) and time.monotonic() < last:
+            time.sleep(0.01)  # until it is at work
+        time.sleep(random.uniform(*wait))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        last = time.monotonic() + 10
+        while any(workers()) and time.monotonic() < last:
+            time.sleep(0.1)
+        found["orphans"] += len(set(workers()))
+        keys = [line.split(",")[0] for line in ledger.runs_path.read_text().splitlines()[1:]]
+        curves = ledger.curves()  # refuses a run without its curve
+        found["lost"] += len(seen - set(keys))
+        found["doubled"] += len(keys) - len(set(keys)) + len(curves) - len(keys)
+        seen, kills = set(keys), kills - 1
+        found["kills"] += 1
+    found["whole"] += len(seen)
+
+execute(spec())  # the forked processes find all imported and the images drawn
+kill_until(95, "alone", 1, (0.0, 0.2))
+kill_until(5, "together", 2, (0.0, 0.2))
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+def test_a_hundred_kills_lose_nothing_and_leave_no_process(tmp_path):
+    tests = str(Path(__file__).parent)
+    environment = os.environ | {"PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, "-c", A_HUNDRED_KILLS, str(tmp_path)]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("whole") >= 100, "the kills came too early to disturb anything"
+    assert found == {"kills": 100, "lost": 0, "doubled": 0, "orphans": 0}
