@@ -16,7 +16,7 @@ export IPYTHONDIR := $(CURDIR)/_build/ipython
 # Relative, as all targets are: make takes a space in a path for the end of a name.
 KERNEL_CONFIG := _build/ipython/profile_default/ipython_kernel_config.py
 
-.PHONY: help book executed notebooks test unit nbval bench bench-gpu serve lint clean
+.PHONY: help book executed notebooks test unit slow nbval bench bench-gpu serve lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ test: unit nbval ## unit tests, doctests, nbval, and the book with warnings as e
 
 unit: $(INSTALLED)
 	$(BIN)/python -m pytest --doctest-modules varreg tests
+
+slow: $(INSTALLED) ## the tests that take more than a few seconds each
+	$(BIN)/python -m pytest -m slow tests
 
 nbval: $(INSTALLED) $(KERNEL_CONFIG)
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks

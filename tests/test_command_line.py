@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +127,102 @@ def test_a_run_that_is_stopped(capsys, monkeypatch, small_studies):
     monkeypatch.setattr(command_line, "run_all", stop)
     assert main(["run", "chest"]) == 130
     assert capsys.readouterr().err == "varreg: stopped; every finished run is recorded\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_command_in_a_sentence(capsys, monkeypatch, small_studies, number):
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+
+    def stopped(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr(command_line, "run_all", stopped)
+    assert main(["run", "chest"]) == 128 + number
+    assert capsys.readouterr().err == "varreg: stopped; every finished run is recorded\n"
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+STOPPED_WHILE_IMPORTING = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), signal.Signals[sys.argv[1]])
+sys.meta_path.insert(0, Finder())
+sys.argv[0] = "-m"  # as Python has it while it looks for the module
+import varreg
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_stop_while_the_package_is_imported(name):
+    call = [sys.executable, "-c", STOPPED_WHILE_IMPORTING, name]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120)
+    assert done.stderr == "varreg: stopped; every finished run is recorded\n"
+    assert done.returncode == 128 + signal.Signals[name]
+
+
+SWEEP = """
+from varreg import __main__
+from varreg.runs import RunSpec
+usual = {"dataset": "phantom", "method": "baseline", "epochs": 30, "size": 28}
+__main__.specs = lambda study: [RunSpec(study=study, seed=seed, **usual) for seed in range(99)]
+raise SystemExit(__main__.main(["run", "chest", "--jobs", "2", "--device", "cpu"]))
+"""
+
+
+def alive_in(group: int) -> list[str]:
+    """Names of the processes of a group that have not ended."""
+    names = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = path.read_text().rpartition(") ")
+        except OSError:  # it ended just now
+            continue
+        state, _, of = rest.split()[:3]
+        if int(of) == group and state not in "ZX":
+            names.append(name)
+    return names
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("to_all", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_sweep_on_several_processes(tmp_path, number, to_all):
+    path = tmp_path / "results" / "chest" / "runs.csv"
+    call = [sys.executable, "-c", SWEEP]
+    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, start_new_session=True) as sweep:
+        last = time.monotonic() + 120
+        while not path.exists() and time.monotonic() < last:
+            time.sleep(0.1)
+        (os.killpg if to_all else os.kill)(sweep.pid, number)
+        assert sweep.stderr.read() == "varreg: stopped; every finished run is recorded\n"
+    assert sweep.returncode == 128 + number
+    last = time.monotonic() + 10
+    while alive_in(sweep.pid) and time.monotonic() < last:
+        time.sleep(0.1)
+    assert alive_in(sweep.pid) == []
+    assert not Ledger("chest", tmp_path / "results").curves().empty
+
+
+def test_an_error_that_nobody_foresaw_is_one_sentence(capsys, monkeypatch, small_studies):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the drum broke\nat its third turn")
+
+    monkeypatch.setattr(command_line, "run_all", fail)
+    told = fails(capsys, "run", "chest")
+    assert told.startswith("varreg: RuntimeError: the drum broke. This was not foreseen; ")
+    assert "python -X dev -m varreg" in told
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    call = [sys.executable, "-m", "varreg", "data", "list"]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        command.stdout.close()
+        assert command.stderr.read() == b""
+    assert command.returncode == 128 + signal.SIGPIPE
 
 
 def test_a_cluster_that_does_not_answer(capsys, monkeypatch, small_studies):

@@ -225,6 +225,48 @@ def test_table_of_contents_lists_every_page_once():
     assert set(listed) >= written
 
 
+def test_actions_are_pinned_by_commit_and_say_their_tag():
+    uses = [
+        line.partition("uses:")[2].strip()
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+        for line in path.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert len(uses) >= 6
+    assert [u for u in uses if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", u)] == []
+
+
+def test_the_book_is_served_to_this_machine_only():
+    (line,) = [
+        line for line in (ROOT / "Makefile").read_text().splitlines() if "http.server" in line
+    ]
+    assert "--bind 127.0.0.1" in line
+
+
+def test_make_works_below_a_folder_with_a_space(tmp_path):
+    project = tmp_path / "my project"
+    (project / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (project / name).write_text((ROOT / name).read_text())
+    python = project / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$IPYTHONDIR"\n')
+    python.chmod(0o755)
+    (project / ".venv" / ".installed").touch()
+    done = subprocess.run(
+        ["make", "nbval"], cwd=project, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == str(project / "_build" / "ipython")
+    assert (project / "_build/ipython/profile_default/ipython_kernel_config.py").is_file()
+    assert list(tmp_path.iterdir()) == [project]
+
+
+def test_both_packages_of_another_build_of_pytorch_are_named():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert re.search(
+        r"build of PyTorch .*install `torch` and `torchvision`, both in the version", text
+    )
+
+
 def test_nothing_names_a_folder_of_one_machine():
     pattern = re.compile(r"(?<![\w.$}])/(?:home|root|tmp|work|Users)/\w")
     texts = [*PAGES, *NOTEBOOKS, *ROOT.glob("*.yml"), *ROOT.glob("*.toml"), ROOT / "Makefile"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -98,6 +99,29 @@ def test_the_default_split_by_name_is_a_run_of_its_own_but_nothing_else_is():
     assert spec(lambda_=1.0, optimizer="adam", patience=None).key == spec().key
 
 
+@pytest.mark.parametrize("one", [1, 1.0, np.int64(1), np.int8(1), np.float32(1), np.uint32(1)])
+@pytest.mark.parametrize("field", ["seed", "epochs", "patience"])
+def test_a_number_has_one_key_whatever_holds_it(field, one):
+    usual = spec(**{"seed": 1, "epochs": 1, "patience": 1})
+    other = spec(**{"seed": 1, "epochs": 1, "patience": 1, field: one})
+    assert other == usual
+    assert other.key == usual.key
+    assert type(getattr(other, field)) is int
+
+
+def test_true_or_false_and_texts_of_numpy_are_those_of_python():
+    other = spec(equalize=np.bool_(True), model=np.str_("paper_cnn"))
+    assert other.key == spec(equalize=True).key
+    assert (type(other.equalize), type(other.model)) == (bool, str)
+
+
+@pytest.mark.parametrize("study", ["chest", "edges", "ambiguities"])
+def test_the_key_follows_from_what_is_recorded(study):
+    path = Path(__file__).parents[1] / "results" / study / "runs.csv"
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+    assert [runs.key_of_row(row) for row in rows] == [row["key"] for row in rows]
+
+
 # ---------------------------------------------------------------- what a spec refuses
 
 
@@ -110,6 +134,23 @@ def test_the_default_split_by_name_is_a_run_of_its_own_but_nothing_else_is():
         ),
         ({"model": "vgg"}, "model is 'vgg'; allowed are paper_cnn, paper_cnn_deep, small_cnn"),
         ({"split": "lesion"}, "split of phantom is 'lesion'; allowed are official, or None"),
+        ({"seed": "1"}, "seed is '1'; give a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; give a whole number"),
+        ({"seed": True}, "seed is True; give a whole number"),
+        ({"seed": np.bool_(True)}, "seed is .*True.*; give a whole number"),
+        ({"seed": None}, "seed is None; give a whole number"),
+        ({"seed": [1]}, r"seed is \[1\]; give a whole number"),
+        ({"seed": float("nan")}, "seed is nan; give a whole number"),
+        ({"epochs": "None"}, "epochs is 'None'; give a whole number"),
+        ({"size": "28"}, "size is '28'; give a whole number"),
+        ({"patience": "3"}, "patience is '3'; give a whole number, or None"),
+        ({"learning_rate": "1e-3"}, "learning_rate is '1e-3'; give a number"),
+        ({"learning_rate": True}, "learning_rate is True; give a number"),
+        ({"variance_weight": None}, "variance_weight is None; give a number"),
+        ({"equalize": "true"}, "equalize is 'true'; give True or False"),
+        ({"equalize": 1}, "equalize is 1; give True or False"),
+        ({"study": None}, "study is None; give a text"),
+        ({"split": 3}, "split is 3; give a text, or None"),
         ({"seed": -1}, "seed is -1; it must lie in 0 to 4294967295"),
         ({"seed": 2**32}, "seed is 4294967296"),
         ({"method": "penalized"}, r"'penalized' with variance_weight=0.0; the weight is positive"),
@@ -310,6 +351,10 @@ def test_no_runs(tmp_path):
         ({"jobs": -2}, "jobs is -2"),
         ({"jobs": 2, "dask": "tcp://host:8786"}, "jobs is 2 and dask is 'tcp://host:8786'; give"),
         ({"limit": -1}, "limit is -1; it must be 0 or more, or None for all"),
+        ({"limit": "3"}, "limit is '3'; give a whole number, or None"),
+        ({"jobs": "2"}, "jobs is '2'; give a whole number"),
+        ({"jobs": True}, "jobs is True; give a whole number"),
+        ({"dask": 8786}, "dask is 8786; give the address"),
     ],
 )
 def test_settings_outside_their_range(tmp_path, given, message):
@@ -345,6 +390,34 @@ def test_a_run_that_fails_takes_no_finished_one_with_it(tmp_path, trained, monke
     with pytest.raises(RuntimeError, match="the power went off"):
         run_all([spec(seed) for seed in range(4)], results=tmp_path, progress=False)
     assert Ledger("try", tmp_path).runs()["seed"].tolist() == [0, 1]
+
+
+def test_data_that_changed_are_noticed_before_the_training(tmp_path, trained, monkeypatch):
+    ledger = Ledger("try", tmp_path)
+    first = {"key": spec(0).key, **dataclasses.asdict(spec(0)), "test_accuracy": 0.5}
+    provenance = dict.fromkeys(PROVENANCE_COLUMNS, "0") | {"dataset_sha256": "0" * 16}
+    outcome = dict.fromkeys(OUTCOME_COLUMNS, 1)
+    ledger.append(first | outcome | provenance, [dict.fromkeys(CURVE_COLUMNS[1:], 1)])
+    with pytest.raises(LedgerError, match=r"data set phantom changed: .* hash 0{16}, and this is"):
+        run_all([spec(0), spec(1)], results=tmp_path, progress=False)
+    assert trained == []
+    assert ledger.keys() == {spec(0).key}
+
+
+def test_a_ledger_that_is_deleted_on_the_way(tmp_path, trained, monkeypatch):
+    stand_in = runs.execute
+
+    def delete_at_two(spec: RunSpec, **arguments: object):
+        if spec.seed == 2:
+            (tmp_path / "try" / "runs.csv").unlink()
+            (tmp_path / "try" / "curves.csv").unlink()
+        return stand_in(spec, **arguments)
+
+    monkeypatch.setattr(runs, "execute", delete_at_two)
+    with pytest.raises(LedgerError, match=r"no longer holds run .*the same call again: it trains"):
+        run_all([spec(seed) for seed in range(3)], results=tmp_path, progress=False)
+    monkeypatch.setattr(runs, "execute", stand_in)
+    assert len(run_all([spec(seed) for seed in range(3)], results=tmp_path, progress=False)) == 3
 
 
 def test_prints_nothing_off_a_terminal(tmp_path, trained, capfd):
@@ -516,3 +589,66 @@ def test_a_killed_call_loses_nothing_and_the_next_one_goes_on(tmp_path):
     assert sorted(ledger.runs()["key"]) == sorted(spec.key for spec in specs)
     pd.testing.assert_frame_equal(ledger.runs().head(len(survived)), survived)
     assert ledger.curves().groupby("key").size().tolist() == [1] * 5
+
+
+A_HUNDRED_KILLS = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+from test_runs import Ledger, execute, run_all, spec
+
+folder, found = Path(sys.argv[1]), {"kills": 0, "lost": 0, "doubled": 0, "whole": 0, "orphans": 0}
+random.seed(0)
+
+def workers():
+    mine = f"VARREG_RESULTS={folder}".encode()
+    for process in Path("/proc").iterdir():
+        try:
+            if b"loky" in (process / "cmdline").read_bytes():
+                yield from [process.name] * (mine in (process / "environ").read_bytes())
+        except OSError:  # gone
+            pass
+
+def kill_until(kills, name, jobs, wait):
+    specs, seen, ledger = [spec(seed) for seed in range(1000)], set(), Ledger("try", folder / name)
+    while kills:
+        if (child := os.fork()) == 0:
+            os.environ["VARREG_RESULTS"] = str(folder)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            run_all(specs, jobs=jobs, results=folder / name, progress=False)
+            os._exit(0)
+        last = time.monotonic() + 60
+        while len(ledger.keys()) == len(seen) and time.monotonic() < last:
+            time.sleep(0.01)  # until it is at work
+        time.sleep(random.uniform(*wait))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        last = time.monotonic() + 10
+        while any(workers()) and time.monotonic() < last:
+            time.sleep(0.1)
+        found["orphans"] += len(set(workers()))
+        keys = [line.split(",")[0] for line in ledger.runs_path.read_text().splitlines()[1:]]
+        curves = ledger.curves()  # refuses a run without its curve
+        found["lost"] += len(seen - set(keys))
+        found["doubled"] += len(keys) - len(set(keys)) + len(curves) - len(keys)
+        seen, kills = set(keys), kills - 1
+        found["kills"] += 1
+    found["whole"] += len(seen)
+
+execute(spec())  # the forked processes find all imported and the images drawn
+kill_until(95, "alone", 1, (0.0, 0.2))
+kill_until(5, "together", 2, (0.0, 0.2))
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+def test_a_hundred_kills_lose_nothing_and_leave_no_process(tmp_path):
+    tests = str(Path(__file__).parent)
+    environment = os.environ | {"PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, "-c", A_HUNDRED_KILLS, str(tmp_path)]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("whole") >= 100, "the kills came too early to disturb anything"
+    assert found == {"kills": 100, "lost": 0, "doubled": 0, "orphans": 0}

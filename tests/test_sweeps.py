@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -130,6 +131,46 @@ def test_a_failure_in_a_process_ends_the_call_with_its_error(tmp_path):
     assert "0" in told.read_text().split()
 
 
+ORPHANS = """
+import os, sys, time
+from test_sweeps import Told, note_and_sleep
+from varreg.sweeps import carry_out
+print(list(carry_out(range(9), note_and_sleep, Told(sys.argv[1]), jobs=2)))
+"""
+
+
+def note_and_sleep(_: int) -> list[str]:
+    Path(os.environ["TOLD"], str(os.getpid())).touch()
+    time.sleep(30)
+    return []
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return "zombie" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks for processes in /proc")
+def test_worker_processes_end_with_their_parent(tmp_path):
+    tests = str(Path(__file__).parent)
+    environment = os.environ | {"PYTHONPATH": tests, "TOLD": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", ORPHANS, "told"], env=environment)
+    last = time.monotonic() + 120
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < last:
+        time.sleep(0.1)
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(workers) == 2
+    assert all(map(is_alive, workers))
+    process.kill()  # SIGKILL: it cannot tell them
+    process.wait()
+    last = time.monotonic() + 10
+    while any(map(is_alive, workers)) and time.monotonic() < last:
+        time.sleep(0.1)
+    assert not any(map(is_alive, workers))
+
+
 # ---------------------------------------------------------------- a Dask cluster
 
 
@@ -232,6 +273,50 @@ def test_a_failure_on_the_cluster_ends_the_call_with_its_error(cluster):
     with pytest.raises(RuntimeError, match="the power went off"):
         list(done)
     assert set(told) <= {"0", "1"}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_scheduler_that_is_lost_is_told_in_a_sentence(tmp_path, capfd):
+    path = tmp_path / "scheduler.json"
+    daemon = [sys.executable, "-m", "distributed.cli.dask_"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    ours = ["--scheduler-file", str(path), "--no-dashboard"]
+    tests = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    commands = (
+        [*daemon[:2], f"{daemon[2]}scheduler", "--port", "0", *ours],
+        [*daemon[:2], f"{daemon[2]}worker", "--nthreads", "1", *ours],
+    )
+    started = [subprocess.Popen(command, cwd=tmp_path, env=tests, **quiet) for command in commands]
+    told = []
+
+    def record(result: str) -> None:
+        told.append(result)
+        if len(told) == 1:
+            started[0].kill()
+
+    try:
+        last = time.monotonic() + 120
+        while time.monotonic() < last:
+            try:
+                with distributed.Client(scheduler_file=str(path), timeout=5) as client:
+                    client.wait_for_workers(1, timeout=60)
+                break
+            except (OSError, ValueError):
+                time.sleep(0.2)
+        capfd.readouterr()
+        with pytest.raises(ConnectionError, match=r"lost the Dask cluster at .*goes on from there"):
+            list(carry_out([*range(3, 99)], note, record, dask=str(path)))
+        assert "Traceback" not in capfd.readouterr().err
+        assert told
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def note(task: int) -> list[str]:
+    time.sleep(0.2)
+    return [str(task)]
 
 
 def test_what_arrived_before_the_call_was_stopped_is_recorded(cluster):

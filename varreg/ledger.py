@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import sys
@@ -215,9 +216,11 @@ class Ledger:
         except LedgerError:
             raise
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "make room on that disk" if full else "make the folder writable"
             raise LedgerError(
-                f"cannot {act} {self.folder}: {error.strerror or error}; make the folder "
-                "writable, or name another with results= or $VARREG_RESULTS"
+                f"cannot {act} {self.folder}: {error.strerror or error}; {remedy}, or name "
+                "another with results= or $VARREG_RESULTS"
             ) from error
         except Exception as error:
             raise LedgerError(

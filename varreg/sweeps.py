@@ -223,8 +223,8 @@ def _connected(address: str) -> Iterator[Client]:
             yield client
     except (CancelledError, CommClosedError) as error:
         raise ConnectionError(
-            f"lost the Dask cluster at {address} ({error}); what had come from it is recorded, "
-            "and the same call goes on from there"
+            f"lost the Dask cluster at {address} ({str(error).partition('.')[0]}); what had come "
+            "from it is recorded, and the same call goes on from there"
         ) from error
 
 
