@@ -15,6 +15,7 @@ from varreg.metrics import METRICS
 
 __all__ = [
     "CURVE_COLUMNS",
+    "METRIC_COLUMNS",
     "OUTCOME_COLUMNS",
     "PROVENANCE_COLUMNS",
     "SPLITS",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from varreg import verdicts
-from varreg.ledger import METRIC_COLUMNS
+from varreg.columns import METRIC_COLUMNS
 from varreg.statistics import (
     Interval,
     PairedDifference,
