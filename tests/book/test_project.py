@@ -213,7 +213,11 @@ def test_make_works_below_a_folder_with_a_space(tmp_path):
     python.chmod(0o755)
     (project / ".venv" / ".installed").touch()
     done = subprocess.run(
-        ["make", "nbval"], cwd=project, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "nbval"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.splitlines()[-1] == str(project / "_build" / "ipython")
     assert (project / "_build/ipython/profile_default/ipython_kernel_config.py").is_file()
