@@ -31,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  "$$python" -c 'import ensurepip, venv' 2>/dev/null || { echo "$$python cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }; \
 	  "$$python" -m venv .venv; }
 	@echo "Installing the pinned dependencies into .venv (a few minutes the first time)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[book,test,tensorboard,dask]"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[lab,book,test,tensorboard,dask]"
 	@touch $@
 
 book: executed ## execute every notebook and build the book from what came out
@@ -62,7 +62,7 @@ test: unit nbval ## unit tests, doctests, nbval, and the book with warnings as e
 	@$(call build,.,_build/test)
 
 unit: $(INSTALLED)
-	$(BIN)/python -m pytest --doctest-modules varreg tests
+	$(BIN)/python -m pytest --doctest-modules varreg companion tests
 
 slow: $(INSTALLED) ## the tests that take more than a few seconds each
 	$(BIN)/python -m pytest -m slow tests
@@ -92,7 +92,7 @@ lint: $(INSTALLED) ## ruff: check and format
 
 clean: ## remove what was built (the environment stays: rm -r .venv)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
-	find varreg tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find varreg companion tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call build,SOURCE,OUT): the book of SOURCE, into OUT/_build/html
 build = $(BIN)/jupyter-book build $(1) --path-output $(2) $(SPHINX)

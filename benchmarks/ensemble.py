@@ -15,11 +15,12 @@ from statistics import median
 import torch
 from harness import record, start
 
-from varreg import VariancePenalizedLoss, models
-from varreg.datasets import Dataset, Subset
-from varreg.ensemble import fit_ensemble
-from varreg.timing import interleaved, ratio_interval
-from varreg.training import fit
+from varreg import VariancePenalizedLoss
+from varreg.lab import models
+from varreg.lab.datasets import Dataset, Subset
+from varreg.lab.ensemble import fit_ensemble
+from varreg.lab.timing import interleaved, ratio_interval
+from varreg.lab.training import fit
 
 MEMBERS = (1, 4, 16)
 

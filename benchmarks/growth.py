@@ -15,10 +15,10 @@ from collections.abc import Callable
 import torch
 from harness import record, start, training_step
 
-from varreg import datasets, models
+from varreg.lab import datasets, models
+from varreg.lab.timing import interleaved
+from varreg.lab.training import fit
 from varreg.loss import VariancePenalizedLoss, feature_variance
-from varreg.timing import interleaved
-from varreg.training import fit
 
 BATCHES = (32, 64, 128, 256, 512, 1024)
 FEATURES = (10**3, 10**4, 10**5, 10**6, 10**7)

@@ -17,13 +17,13 @@ from typing import TypeVar
 import pandas as pd
 import torch
 
-from varreg import models
 from varreg.features import FeatureTap
-from varreg.ledger import Ledger, default_results
+from varreg.lab import models
+from varreg.lab.ledger import Ledger, default_results
+from varreg.lab.machine import stamp
+from varreg.lab.sweeps import reuse_freed_memory
+from varreg.lab.training import as_device
 from varreg.loss import VariancePenalizedLoss
-from varreg.machine import stamp
-from varreg.sweeps import reuse_freed_memory
-from varreg.training import as_device
 
 T = TypeVar("T")
 

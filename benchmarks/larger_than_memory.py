@@ -21,10 +21,10 @@ import torch
 from harness import apart, record, set_up, start
 from PIL import Image
 
-from varreg import datasets, models
-from varreg.datasets import folders, phantom
+from varreg.lab import datasets, models
+from varreg.lab.datasets import folders, phantom
+from varreg.lab.training import evaluate, fit
 from varreg.loss import VariancePenalizedLoss
-from varreg.training import evaluate, fit
 
 SIZE = 28  # pixels along an edge of the decoded images
 DISTINCT = 16

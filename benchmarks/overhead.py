@@ -21,8 +21,9 @@ from harness import record, start, without_log
 from peers import torch_variance
 from torch import Tensor
 
-from varreg import models
 from varreg.features import FeatureTap
+from varreg.lab import models
+from varreg.lab.timing import interleaved, ratio_interval
 from varreg.loss import VariancePenalizedLoss
 from varreg.penalties import (
     center_loss,
@@ -31,7 +32,6 @@ from varreg.penalties import (
     variance_constancy,
     vicreg_variance,
 )
-from varreg.timing import interleaved, ratio_interval
 
 SETTINGS = {  # model: pixels, channels, batch, turns
     "small_cnn": (28, 1, 128, 800),

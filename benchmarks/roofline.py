@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from varreg.timing import interleaved
+from varreg.lab.timing import interleaved
 
 SETTINGS = {"paper_cnn": (224, 3, 32), "small_cnn": (28, 1, 128)}
 EDGE = {"cpu": 2048, "cuda": 8192}  # of the matrices

@@ -34,10 +34,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from varreg import datasets, models
+from varreg.lab import datasets, models
+from varreg.lab.timing import interleaved, ratio_interval
+from varreg.lab.training import fit
 from varreg.loss import VariancePenalizedLoss
-from varreg.timing import interleaved, ratio_interval
-from varreg.training import fit
 
 BACKENDS = ("torch", "tensorflow", "jax")
 KERAS_IMAGES, KERAS_BATCH = 320, 32

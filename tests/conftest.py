@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from varreg.datasets.core import Dataset, Subset
+from varreg.lab.datasets.core import Dataset, Subset
 
 # The same examples at every call, and no time limit: the machine may be busy.
 settings.register_profile("varreg", max_examples=30, deadline=None, derandomize=True, database=None)

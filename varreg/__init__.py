@@ -1,4 +1,6 @@
-"""Variance-penalized training of image classifiers, and the evidence about it.
+"""The method, for what another project imports into its own training code.
+
+It needs PyTorch and nothing else. What trains, measures and records is :mod:`varreg.lab`.
 
 >>> import torch, varreg
 >>> criterion = varreg.VariancePenalizedLoss("binary", variance_weight=1.0)

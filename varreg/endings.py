@@ -51,7 +51,7 @@ def ended(command: Callable[[], object]) -> int:
 def _sentence(error: Exception) -> str:
     # The text of a KeyError is the repr of its message.
     message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    if isinstance(error, (ValueError, LookupError, OSError)) and message:
+    if isinstance(error, (ImportError, ValueError, LookupError, OSError)) and message:
         return message
     first = message.strip().splitlines()[0] if message.strip() else "no more is known"
     return (

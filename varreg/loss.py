@@ -384,7 +384,7 @@ class VariancePenalizedLoss(nn.Module):
         generator: Source of the draws; the global one of PyTorch by default.
         validate: Check values (finite features, labels within the classes) as well as
             shapes. The check waits for the device once a step. Without it
-            :func:`varreg.training.fit` looks at the losses once an epoch.
+            :func:`varreg.lab.training.fit` looks at the losses once an epoch.
 
     Raises:
         ValueError: If a parameter is outside its range.

@@ -1,0 +1,8 @@
+"""The companion, for what exists only for this book; nothing that another project could want.
+
+What is run (``studies``, ``probes``), what was published (``published``), the claims and their
+verdicts (``claims``, ``rules``, ``verdicts``), and the calculations, tables and figures of the
+pages. It is imported from a checkout and is not part of the package that pip installs.
+"""
+
+from varreg import endings  # noqa: F401  first: a stop during the imports ends quietly

@@ -1,0 +1,327 @@
+"""The paper's claims and numbers as tables of the book."""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from companion import published, verdicts
+from companion.claims import Claim, Judgement
+from companion.rules import Part, change_text, changes, on_scale, printed, range_text, rules
+from companion.tables import published_table
+from varreg.lab.statistics import mean_interval
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+__all__ = [
+    "claims_html",
+    "counts",
+    "link",
+    "numbers",
+    "published_text",
+    "rules_html",
+    "shifts",
+    "show_claims",
+    "show_rules",
+]
+
+COLUMNS = ("Claim", "Published", "Verdict", "Measured", "Make it again")
+NUMBERS_NOTEBOOK = "04_published_numbers"
+RULES_PAGE = "../book/claims.html"
+KIND_NAMES = {
+    "words": "Claims in words",
+    "number": "Tables I to IV",
+    "figure": "Figures",
+}
+#: An author's warning that is not met here is no failed claim.
+CAVEAT_WORDS = {
+    "reproduced": "confirmed",
+    "partly": "confirmed in part",
+    "not reproduced": "not seen here",
+    "contradicted": "not seen here",
+    "cannot be known": "cannot be known",
+}
+#: Whether a printed change lies where one further run is expected, by the verdict on it.
+IN_RANGE = {"reproduced": "yes", "not reproduced": "no", "cannot be known": "cannot be told"}
+
+
+def numbers(runs: pd.DataFrame, experiment: str, source: str | None = None) -> pd.DataFrame:
+    """Every published test number of one experiment beside the released protocol, re-run.
+
+    Args:
+        runs: Rows of the study ``chest_paper`` or ``skin_paper``.
+        experiment: ``"chest"`` or ``"skin"``.
+        source: As in :func:`companion.published.select`; default the paper's tables.
+    """
+    chosen = published.select(experiment, source=source or published.TABLES[experiment])
+    return published_table(runs, chosen)
+
+
+def shifts(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
+    """The improvements that the paper derives from its tables, re-measured.
+
+    *In range* is about the change as printed, against the change in our unscaled cross-entropy;
+    it cannot be told where the range holds "no change" too. Beside it stands what the printed
+    losses say once each is divided by its lambda. The verdict is that of the claim in words.
+
+    Args:
+        runs: Rows of the study ``chest_paper`` or ``skin_paper``.
+        experiment: ``"chest"`` or ``"skin"``.
+
+    Returns:
+        The columns of :func:`numbers`, with *In range* for the verdict, and without the values that
+        are measured as the published were.
+    """
+    rows = []
+    for shift in published.SHIFTS:
+        if shift.experiment != experiment:
+            continue
+        column = "test_accuracy" if shift.metric == "accuracy" else "test_cross_entropy"
+        values = changes(runs, column, shift.method, shift.reference)
+        relative = shift.metric == "loss"
+        word = verdicts.of_number(on_scale(shift), values, null=0)
+        rows.append(
+            {
+                "Model": shift.method,
+                "Number": f"{shift.metric}, change from {shift.reference}",
+                "Definition": _shift_definition(shift),
+                "Published": _change_text(shift.value, shift.metric),
+                "On one scale": _change_text(_fair(shift), shift.metric),
+                "Recorded": change_text(mean_interval(values) if values.size else None, relative),
+                "One run": range_text(values, relative),
+                "Runs": int(values.size),
+                "In range": IN_RANGE[word],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def counts(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """How often each verdict on the penalty as published is given, a column a kind of claim.
+
+    An improvement has the verdict of the claim in words that it belongs to, and a caveat is no
+    claim about the method: neither is counted.
+
+    Example:
+        >>> from companion.claims import judge
+        >>> table = counts(judge({})).set_index("Verdict")
+        >>> int(table.loc["cannot be known", "Figures"]), int(table.loc["partly", "All"])
+        (10, 0)
+    """
+    table = pd.DataFrame({"Verdict": verdicts.VERDICTS})
+    for kind, name in KIND_NAMES.items():
+        words = [each.verdict for each in judgements if each.claim.kind == kind]
+        table[name] = [words.count(verdict) for verdict in verdicts.VERDICTS]
+    table["All"] = table[list(KIND_NAMES.values())].sum(axis=1)
+    return table
+
+
+def published_text(claim: Claim) -> str:
+    """What the paper prints about a claim.
+
+    Example:
+        >>> from companion.claims import load
+        >>> by_id = {claim.id: claim for claim in load()}
+        >>> print(published_text(by_id["skin-accuracy"]))
+        +17.62 points
+        >>> published_text(by_id["skin-penalized-loss"]), published_text(by_id["figure-1"])
+        ('0.4167; 0.8334 on one scale', 'two curves')
+    """
+    if claim.kind == "figure":
+        return "two curves"
+    if claim.kind == "number":
+        number = _number(claim)
+        text = f"{number.value:.4f}"
+        scaled = number.comparable != number.value
+        return f"{text}; {number.comparable:.4f} on one scale" if scaled else text
+    shift = _shift(claim)
+    if shift is None:
+        return "in words"
+    text = _change_text(shift.value, shift.metric)
+    if claim.kind == "change" and _fair(shift) != shift.value:
+        text += f"; {_change_text(_fair(shift), shift.metric)} on one scale"
+    return text
+
+
+def claims_html(judgements: Sequence[Judgement]) -> str:
+    """Claims with their verdicts as a table, a row a claim, that turns into cards on a phone."""
+    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+    body = "\n".join(_row(judgement) for judgement in judgements)
+    return (
+        f'<table class="dataframe claims">\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table>"
+    )
+
+
+def rules_html() -> str:
+    """The rules as a table."""
+    body = "\n".join(
+        f'<tr id="rule-{rule.name}"><th>{rule.name}</th><td data-label="Reproduced">'
+        f'{html.escape(rule.reproduced)}</td><td data-label="Not reproduced">'
+        f'{html.escape(rule.refuted)}</td><td data-label="Cannot be known">'
+        f"{html.escape(rule.unknown)}</td></tr>"
+        for rule in rules().values()
+    )
+    head = "".join(
+        f"<th>{name}</th>" for name in ("Rule", "Reproduced", "Not reproduced", "Cannot be known")
+    )
+    return (
+        f'<table class="dataframe claims">\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table>"
+    )
+
+
+def show_claims(judgements: Sequence[Judgement]) -> HTML:
+    """Print claims in a notebook."""
+    from IPython.display import HTML
+
+    return HTML(claims_html(judgements))
+
+
+def show_rules() -> HTML:
+    """Print the rules in a notebook."""
+    from IPython.display import HTML
+
+    return HTML(rules_html())
+
+
+def link(target: str, text: str) -> str:
+    """A link from a page or a notebook of the book to a place in a notebook.
+
+    Args:
+        target: ``notebook#anchor``.
+        text: What to click on.
+
+    Example:
+        >>> link("01_chest_xray#fig-chest-published", "figure")
+        '<a href="../notebooks/01_chest_xray.html#fig-chest-published">figure</a>'
+    """
+    notebook, _, anchor = target.partition("#")
+    return f'<a href="../notebooks/{notebook}.html#{anchor}">{text}</a>'
+
+
+def _row(judgement: Judgement) -> str:
+    claim = judgement.claim
+    second = judgement.second_verdict
+    verdict = _badge(judgement.verdict, claim.kind)
+    measured = _parts_html(judgement.parts)
+    if claim.of is not None:
+        verdict += f'<div><small>as <a href="#claim-{claim.of}">in words</a></small></div>'
+    if second is not None:
+        verdict += f"<div><small>{_second_name(claim)}</small> {_badge(second, claim.kind)}</div>"
+        measured += (
+            f"<details><summary>{_second_name(claim)}</summary>{_parts_html(judgement.chosen)}"
+            "</details>"
+        )
+    cells = (
+        f"{html.escape(claim.text)}<div><small>{html.escape(claim.place)}</small></div>",
+        f"{html.escape(published_text(claim))}{_definition(claim)}"
+        f"<div><small>{html.escape(claim.what)} "
+        f"{link(f'{NUMBERS_NOTEBOOK}#{claim.section}', 'Shown here')}.</small></div>",
+        verdict,
+        measured,
+        f"{link(claim.figure, 'figure')}<div><code>{html.escape(claim.command)}</code></div>"
+        f'<div><small>rule: <a href="{RULES_PAGE}#rule-{claim.rule}">{claim.rule}</a>'
+        "</small></div>",
+    )
+    columns = "".join(
+        f'<td data-label="{name}">{cell}</td>' for name, cell in zip(COLUMNS, cells, strict=True)
+    )
+    return f'<tr id="claim-{claim.id}">{columns}</tr>'
+
+
+def _second_name(claim: Claim) -> str:
+    """What the second verdict is about."""
+    return {"stability": "larger weights", "overhead": "all features"}.get(
+        claim.rule, "best weight above 0"
+    )
+
+
+def _parts_html(parts: Sequence[Part]) -> str:
+    """A line a part; what several networks share is said once."""
+    if not any(part.n for part in parts):
+        return "<div>\u2013</div>"
+    lines = []
+    for label, group in itertools.groupby(parts, key=lambda part: part.label):
+        values = [f"{_network(part)}{_unbroken(part.text)}" for part in group]
+        head = f"{html.escape(label)}:"
+        lines += [f"{head} {values[0]}"] if len(values) == 1 else [head, *values]
+    seeds = sorted({part.n for part in parts})
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    lines.append(f"<small>{count} {parts[0].unit}{'s' * (count != '1')}</small>")
+    return "".join(f"<div>{line}</div>" for line in lines)
+
+
+def _network(part: Part) -> str:
+    return f"<small>{html.escape(part.network)}</small> " if part.network else ""
+
+
+def _unbroken(text: str) -> str:
+    """A mean and its interval stay on one line."""
+    first, mark, rest = text.partition(";")
+    return html.escape(first).replace(" ", "&nbsp;") + html.escape(mark + rest)
+
+
+def _badge(verdict: str, kind: str = "words") -> str:
+    name, word = verdict.replace(" ", "-"), verdict
+    if kind == "caveat":
+        name, word = "caveat", CAVEAT_WORDS[verdict]
+    return f'<span class="verdict {name}">{word}</span>'
+
+
+def _number(claim: Claim) -> published.Number:
+    by = claim.by
+    source = published.TABLES[by["experiment"]]
+    return published.find(by["experiment"], by["method"], by["metric"], source=source)
+
+
+def _definition(claim: Claim) -> str:
+    """What a printed number is; the changes say it in their words."""
+    if claim.kind != "number":
+        return ""
+    return f"<div><small>Definition: {html.escape(_number(claim).definition)}.</small></div>"
+
+
+def _shift(claim: Claim) -> published.Shift | None:
+    """The size that the paper prints for a claim, if it prints one."""
+    if claim.kind == "change":
+        return printed(claim.by["experiment"], claim.by["metric"], claim.by["reference"])
+    names = {("test_accuracy",): "accuracy", ("test_cross_entropy",): "loss"}
+    metric = names.get(tuple(claim.by.get("metrics", ())))
+    if metric is None:
+        return None
+    return printed(claim.by["study"], metric, claim.by.get("reference", "baseline"))
+
+
+def _shift_definition(shift: published.Shift) -> str:
+    """What the two numbers are that a printed change is the difference of."""
+    source = published.TABLES[shift.experiment]
+    old, new = (
+        published.find(shift.experiment, method, shift.metric, source=source).definition
+        for method in (shift.reference, shift.method)
+    )
+    # What the bar showed; that it was a bar is said once.
+    old, new = (text.rpartition("running ")[2] for text in (old, new))
+    return f"two progress bars: {old}" + (f"; {new}" if new != old else "")
+
+
+def _fair(shift: published.Shift) -> float:
+    """The published change on one scale."""
+    if shift.metric == "accuracy":
+        return shift.value
+    source = published.TABLES[shift.experiment]
+    new, old = (
+        published.find(shift.experiment, method, "loss", source=source).comparable
+        for method in (shift.method, shift.reference)
+    )
+    return 100 * (new / old - 1)
+
+
+def _change_text(value: float, metric: str) -> str:
+    unit = "points" if metric == "accuracy" else "%"
+    return f"{value:+.2f} {unit}".replace("-", "\u2212")

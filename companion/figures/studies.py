@@ -1,0 +1,600 @@
+"""Figures of the studies: curves, differences, published numbers, the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from companion import tables
+from companion.figures.style import COLORS, WIDTH, say_empty
+from companion.published import Number
+from varreg.lab.statistics import mean_interval
+
+__all__ = [
+    "against_published",
+    "auroc_curves",
+    "combinations",
+    "comparison",
+    "forest",
+    "images",
+    "learning_curves",
+    "pairs",
+    "picks",
+    "recall",
+    "weights",
+]
+
+TRAINING, VALIDATION = "--", "-"
+MODEL_STYLE = {"paper_cnn": ("o", "full"), "small_cnn": ("D", "none")}
+CURVE_NAMES = {
+    "accuracy": "Accuracy",
+    "auroc": "AUROC",
+    "cross_entropy": "Cross-entropy",
+    "ece": "Calibration error",
+}
+
+
+def learning_curves(
+    runs: pd.DataFrame,
+    curves: pd.DataFrame,
+    method: str,
+    metrics: Sequence[str] = ("accuracy", "cross_entropy"),
+) -> Figure:
+    """Training and validation, epoch by epoch, for one method.
+
+    Thin lines are single seeds (drawn up to five of them); the thick line is their mean, with its
+    95 % band, as far as every seed was trained. The limits of the axes are those of all methods in
+    ``runs``, so that figures of several methods can be laid side by side.
+
+    Args:
+        runs: Rows of a ledger, of one data set, split and network.
+        curves: Their epochs.
+        method: Which of the methods.
+        metrics: ``"accuracy"``, ``"cross_entropy"`` or ``"auroc"``.
+    """
+    figure, axes = plt.subplots(
+        len(metrics), 1, figsize=(WIDTH, 2.5 * len(metrics) + 0.4), sharex=True, squeeze=False
+    )
+    epochs = _joined(runs, curves)
+    mine = epochs[epochs["method"] == method]
+    for ax, metric in zip(axes[:, 0], metrics, strict=True):
+        ax.set_ylabel(CURVE_NAMES[metric])
+        if mine.empty:
+            say_empty(ax)
+            continue
+        for part, style in (("train", TRAINING), ("val", VALIDATION)):
+            color = COLORS[method] if part == "val" else COLORS["baseline"]
+            if method == "baseline" and part == "train":
+                color = "#A0A0A0"
+            _curve(ax, mine, f"{part}_{metric}", color, style)
+        ax.set_xlim(1, max(2, epochs["epoch"].max()))
+        ax.set_ylim(*_limits(epochs[[f"train_{metric}", f"val_{metric}"]].to_numpy(), metric))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    train_color = "#A0A0A0" if method == "baseline" else COLORS["baseline"]
+    axes[0, 0].legend(
+        handles=[
+            Line2D([], [], color=train_color, linestyle=TRAINING, label="training"),
+            Line2D([], [], color=COLORS[method], linestyle=VALIDATION, label="validation"),
+        ],
+        loc="lower right",
+        ncols=2,
+    )
+    axes[0, 0].set_title(_capital(tables.METHOD_NAMES[method]))
+    axes[-1, 0].set_xlabel("Epoch")
+    return figure
+
+
+def auroc_curves(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """AUROC epoch by epoch, a colour a method; training above, validation below.
+
+    Args:
+        runs: Rows of a ledger, of one data set, split and network.
+        curves: Their epochs.
+    """
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 5.2), sharex=True)
+    epochs = _joined(runs, curves)
+    for ax, part, name in zip(axes, ("train", "val"), ("training", "validation"), strict=True):
+        ax.set_ylabel(f"AUROC, {name}")
+        if epochs.empty:
+            say_empty(ax)
+            continue
+        for method in _methods(epochs):
+            mine = epochs[epochs["method"] == method]
+            # A broad baseline stays visible where another line covers it.
+            width = 4.5 if method == "baseline" else 1.8
+            _curve(ax, mine, f"{part}_auroc", COLORS[method], "-", singles=False, width=width)
+        ax.set_xlim(1, max(2, epochs["epoch"].max()))
+        ax.set_ylim(*_limits(epochs[["train_auroc", "val_auroc"]].to_numpy(), "auroc"))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _method_legend(axes[0], _methods(epochs))
+    axes[1].set_xlabel("Epoch")
+    return figure
+
+
+def against_published(runs: pd.DataFrame, numbers: Sequence[Number]) -> Figure:
+    """Every run as a dot beside the published numbers of the same protocol.
+
+    The bar is the mean with its 95 % interval. Losses are on one scale: divided by lambda. A
+    number of the log that is another quantity than our runs are drawn in is left out.
+
+    Args:
+        runs: Rows of a ledger, of one data set and network.
+        numbers: Published test numbers of one experiment, from the paper and the released log.
+    """
+    methods = list(dict.fromkeys(number.method for number in numbers))
+    panels = [("accuracy", "test_accuracy"), ("loss", "test_cross_entropy")]
+    figure, axes = plt.subplots(
+        2, 1, figsize=(WIDTH, 1.5 + 0.95 * len(methods)), layout="constrained"
+    )
+    for ax, (metric, column) in zip(axes, panels, strict=True):
+        for place, method in enumerate(methods):
+            values = runs.loc[runs["method"] == method, column] if len(runs) else pd.Series()
+            if len(values):
+                interval = mean_interval(values.to_numpy(), within=tables.possible(column))
+                ax.plot([interval.low, interval.high], [place, place], color=COLORS[method], lw=3)
+                ax.plot(interval.mean, place, "|", color=COLORS[method], ms=14, mew=3)
+                spread = place + 0.24 + np.zeros(len(values))
+                ax.plot(values, spread, "o", color=COLORS[method], ms=5, alpha=0.7, mew=0)
+            for number in numbers:
+                if (number.method, f"test_{number.column}") == (method, column):
+                    printed = number.source.startswith("Table")
+                    ax.plot(
+                        number.comparable,
+                        place - (0.32 if printed else 0.16),
+                        "X" if printed else "P",
+                        color="black" if printed else "white",
+                        mec="black",
+                        ms=9 if printed else 8,
+                        clip_on=False,
+                    )
+        ax.set_yticks(range(len(methods)), [_capital(method) for method in methods])
+        ax.set_ylim(len(methods) - 0.4, -0.6)
+        ax.grid(axis="y", visible=False)
+        ax.set_xlabel("Test accuracy" if metric == "accuracy" else "Test cross-entropy")
+    handles = [
+        Line2D([], [], color="black", marker="X", ls="", ms=9, label="paper"),
+        Line2D([], [], color="white", marker="P", mec="black", ls="", ms=8, label="released log"),
+        Line2D([], [], color=COLORS["baseline"], marker="o", ls="", ms=5, label="our runs"),
+        Line2D([], [], color=COLORS["baseline"], lw=3, label="mean, 95 %"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, handletextpad=0.3)
+    return figure
+
+
+def forest(
+    differences: pd.DataFrame,
+    metrics: Sequence[str],
+    published: Mapping[tuple[str, str], float] | None = None,
+) -> Figure:
+    """Paired differences with their 95 % intervals, a panel a metric.
+
+    The shaded side is better. Filled marks are the paper's network, hollow ones the small CNN.
+
+    Args:
+        differences: As from :func:`companion.tables.differences`, of one data set and split.
+        metrics: Which of them, a panel each.
+        published: ``(method, metric) -> difference`` as the paper has it, a black cross; one
+            that lies outside the panel becomes an arrow with its value.
+    """
+    rows = max(1, differences["method"].nunique()) if len(differences) else 1
+    lines = -(-len(metrics) // 2)
+    figure, axes = plt.subplots(
+        lines,
+        2,
+        figsize=(WIDTH, lines * (0.85 + 0.42 * rows) + 0.4),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    for ax in axes.flat[len(metrics) :]:
+        ax.set_visible(False)
+    for ax, metric in zip(axes.flat, metrics, strict=False):
+        _forest_panel(ax, differences[differences["metric"] == metric], metric, published or {})
+    _model_legend(figure, differences, bool(published))
+    return figure
+
+
+def comparison(parts: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Figure:
+    """What each measure changes, for several data sets (or splits) at once.
+
+    Args:
+        parts: Name of a row of panels -> its table from :func:`companion.tables.differences`.
+        metrics: A column of panels each.
+    """
+    names = list(parts)
+    heights = [max(1, parts[name]["method"].nunique()) + 0.6 for name in names]
+    figure, axes = plt.subplots(
+        len(names),
+        len(metrics),
+        figsize=(WIDTH + 0.8, 0.46 * sum(heights) + 1.5),
+        squeeze=False,
+        height_ratios=heights,
+        layout="constrained",
+    )
+    every = pd.concat(parts.values())
+    for row, name in zip(axes, names, strict=True):
+        for place, (ax, metric) in enumerate(zip(row, metrics, strict=True)):
+            table = parts[name]
+            same = every[every["metric"] == metric]
+            limits = _reach(same) if len(same) else None
+            _forest_panel(ax, table[table["metric"] == metric], metric, {}, limits)
+            ax.set_title(name if place == 0 else "")
+            ax.set_xlabel("")
+            if place:
+                ax.set_yticklabels([])
+    for ax, metric in zip(axes[-1], metrics, strict=True):
+        ax.set_xlabel(f"Change in\n{tables.METRIC_NAMES[metric]}")
+    _model_legend(figure, every, False)
+    return figure
+
+
+def combinations(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figure:
+    """The paper's 12 settings and no penalty as a heat map of the mean over seeds, the best boxed.
+
+    Args:
+        runs: The combinations from :func:`companion.tables.split_grid`, of one data set and
+            network.
+        metric: What to show and to choose by.
+    """
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.5))
+    if runs.empty:
+        say_empty(ax)
+        return figure
+    wide = tables.grid_means(runs, [metric]).pivot(
+        index=["variance_weight", "feature_sampling_ratio"], columns="lambda_", values=metric
+    )
+    sns.heatmap(
+        wide,
+        ax=ax,
+        annot=True,
+        fmt=".4f",
+        cmap="cividis" if tables.better(metric) > 0 else "cividis_r",
+        linewidths=1.5,
+        cbar_kws={"label": _capital(tables.METRIC_NAMES[metric])},
+    )
+    names = [f"{weight:g}, {ratio:g}" if weight else "no penalty" for weight, ratio in wide.index]
+    ax.set_yticklabels(names, rotation=0)
+    ax.set_ylabel("variance_weight,\nfeature_sampling_ratio")
+    ax.set_xlabel("lambda")
+    ax.tick_params(length=0)
+    ax.grid(visible=False)  # no penalty has no lambda of its own: empty cells stay empty
+    for best in tables.chosen(runs, metric).itertuples():
+        row = wide.index.get_loc((best.variance_weight, best.feature_sampling_ratio))
+        place = (wide.columns.get_loc(best.lambda_), row)
+        ax.add_patch(plt.Rectangle(place, 1, 1, fill=False, ec=COLORS["penalized"], lw=3.5))
+    return figure
+
+
+def weights(
+    runs: pd.DataFrame, metrics: Sequence[str], picked: Mapping[str, float] | None = None
+) -> Figure:
+    """Metrics against the weight of the penalty, validation and test, a column a network.
+
+    The weight 0 stands at the left of a logarithmic axis. Bands are 95 % intervals over seeds.
+
+    Args:
+        runs: Rows of the study ``grid``, of one data set, all with the same lambda and ratio.
+        metrics: Without their split, as in ``("cross_entropy", "auroc")``; a row of panels each.
+        picked: Network -> the weight that validation chose, a vertical line; 0 for no penalty.
+    """
+    models = [name for name in MODEL_STYLE if len(runs) and name in set(runs["model"])]
+    figure, axes = plt.subplots(
+        len(metrics),
+        max(1, len(models)),
+        figsize=(WIDTH + 0.4, 2.4 * len(metrics) + 0.7),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+    )
+    if not models:
+        for ax in axes[:, 0]:
+            say_empty(ax)
+        return figure
+    steps = sorted(runs["variance_weight"].unique())
+    for line, metric in zip(axes, metrics, strict=True):
+        line[0].set_ylabel(CURVE_NAMES[metric])
+        for ax, model in zip(line, models, strict=True):
+            mine = runs[runs["model"] == model]
+            _weight_curve(ax, mine, f"val_{metric}", steps, COLORS["augmented"], "o")
+            _weight_curve(ax, mine, f"test_{metric}", steps, COLORS["penalized"], "s")
+            if picked and model in picked:
+                ax.axvline(steps.index(picked[model]), color="black", lw=1.2, ls=":")
+    for ax, model in zip(axes[0], models, strict=True):
+        ax.set_title(_capital(tables.MODEL_NAMES[model]))
+    figure.align_ylabels(axes[:, 0])
+    for ax in axes[-1]:
+        ax.set_xticks(range(len(steps)), [_power(step) for step in steps])
+        ax.set_xlabel("variance_weight")
+    handles = [
+        Line2D([], [], color=COLORS["augmented"], marker="o", label="validation"),
+        Line2D([], [], color=COLORS["penalized"], marker="s", label="test"),
+        Line2D([], [], color="black", ls=":", lw=1.2, label="chosen on validation"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    return figure
+
+
+def picks(counts: pd.DataFrame) -> Figure:
+    """How often each setting wins when every seed chooses for itself.
+
+    Args:
+        counts: As from :func:`companion.tables.pick_counts`; a panel a data set and network.
+    """
+    groups = list(counts.groupby(["dataset", "model"], sort=False)) if len(counts) else []
+    figure, axes = plt.subplots(
+        max(1, len(groups)),
+        1,
+        figsize=(WIDTH, 1.5 * max(1, len(groups)) + 0.9),
+        sharex=True,
+        squeeze=False,
+    )
+    if not groups:
+        say_empty(axes[0, 0])
+        return figure
+    settings = counts[tables.SETTING].drop_duplicates().itertuples(index=False)
+    labels = [tables.setting_text(*each) for each in settings]
+    for ax, ((dataset, model), group) in zip(axes[:, 0], groups, strict=True):
+        mine = [
+            tables.setting_text(*each) for each in group[tables.SETTING].itertuples(index=False)
+        ]
+        places = [labels.index(label) for label in mine]
+        ax.bar(places, group["picked"], color=COLORS["augmented"], width=0.7)
+        seeds = int(group["seeds"].max())
+        ax.set_ylim(0, seeds)
+        ax.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        ax.set_ylabel(f"of {seeds} seeds")
+        ax.grid(axis="x", visible=False)
+        ax.set_title(f"{tables.DATASET_NAMES[dataset]}, {tables.MODEL_NAMES[model]}")
+    alone = all("," not in label for label in labels)
+    axes[-1, 0].set_xticks(range(len(labels)), labels, rotation=0 if alone else 90)
+    axes[-1, 0].set_xlabel(
+        "variance_weight" if alone else "variance_weight, feature_sampling_ratio, lambda"
+    )
+    return figure
+
+
+def recall(table: pd.DataFrame) -> Figure:
+    """Recall of every class, mean and 95 % interval over seeds, a colour a method.
+
+    Args:
+        table: As from :func:`companion.tables.recalls`, of one data set, split and network.
+    """
+    classes = list(dict.fromkeys(table["class"]))
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.0 + 0.55 * max(2, len(classes))))
+    if table.empty:
+        say_empty(ax)
+        return figure
+    methods = _methods(table)
+    for place, name in enumerate(classes):
+        for method, shift in zip(methods, _shifts(len(methods)), strict=True):
+            mine = table[(table["class"] == name) & (table["method"] == method)]
+            values = mine["recall"].dropna().to_numpy()
+            if values.size:
+                interval = mean_interval(values, within=(0, 1))
+                y = place + shift
+                ax.plot([interval.low, interval.high], [y, y], color=COLORS[method], lw=2.5)
+                ax.plot(interval.mean, y, "o", color=COLORS[method], ms=6)
+    ax.set_yticks(range(len(classes)), [_capital(name) for name in classes])
+    ax.set_ylim(len(classes) - 0.4, -0.6)
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("Recall on test images")
+    _method_legend(figure, methods)
+    return figure
+
+
+def pairs(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """Without and with the penalty, a line a seed, a panel a metric.
+
+    Args:
+        runs: Columns ``method`` (``"baseline"`` and ``"penalized"``), ``seed`` and the metrics.
+        metrics: As in ``("cross_entropy", "auroc")``.
+    """
+    figure, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 3.0), squeeze=False)
+    order = ["baseline", "penalized"]
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        wide = runs.pivot(index="seed", columns="method", values=metric)[order]
+        for values in wide.to_numpy():
+            ax.plot([0, 1], values, color="#A0A0A0", lw=1.5, zorder=1)
+        for place, method in enumerate(order):
+            ax.scatter([place] * len(wide), wide[method], color=COLORS[method], s=42, zorder=2)
+        ax.set_xticks([0, 1], ["without", "with penalty"])
+        ax.set_xlim(-0.4, 1.4)
+        ax.grid(axis="x", visible=False)
+        ax.set_title(CURVE_NAMES[metric])
+    return figure
+
+
+def images(rows: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
+    """Rows of images with a name each.
+
+    Args:
+        rows: Name of the row -> uint8 images ``(N, C, H, W)`` with 1 or 3 channels.
+        columns: Images a row.
+    """
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(WIDTH, WIDTH / columns * len(rows) + 0.35 * len(rows))
+    )
+    for line, (name, stack) in zip(np.atleast_2d(axes), rows.items(), strict=True):
+        for ax in line:
+            ax.set_axis_off()
+        for ax, image in zip(line, stack[:columns], strict=False):
+            shown = np.moveaxis(np.asarray(image), 0, -1)
+            ax.imshow(shown.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        line[0].set_title(name, loc="left")
+    return figure
+
+
+def _joined(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    if runs.empty or curves.empty:
+        return pd.DataFrame(columns=[*curves.columns, "method", "seed"])
+    return curves.merge(runs[["key", "method", "seed"]], on="key")
+
+
+def _curve(
+    ax: Axes,
+    epochs: pd.DataFrame,
+    column: str,
+    color: str,
+    style: str,
+    *,
+    singles: bool = True,
+    width: float = 2.0,
+) -> None:
+    wide = epochs.pivot(index="epoch", columns="seed", values=column)
+    seeds = wide.shape[1]
+    if singles and 1 < seeds <= 5:
+        ax.plot(wide.index, wide.to_numpy(), color=color, ls=style, lw=0.9, alpha=0.45)
+    # Seeds that stopped early leave the mean: beyond that point it would be one of survivors.
+    common = wide.dropna()
+    within = tables.possible(column)
+    intervals = [mean_interval(values, within=within) for values in common.to_numpy()]
+    if seeds > 2:  # the interval of two values says nothing that the two lines do not
+        low, high = [i.low for i in intervals], [i.high for i in intervals]
+        ax.fill_between(common.index, low, high, color=color, alpha=0.15, lw=0)
+    ax.plot(common.index, [i.mean for i in intervals], color=color, ls=style, lw=width)
+
+
+def _weight_curve(
+    ax: Axes, runs: pd.DataFrame, column: str, steps: Sequence[float], color: str, marker: str
+) -> None:
+    grouped = runs.groupby("variance_weight")[column]
+    present = [(x, step) for x, step in enumerate(steps) if step in grouped.groups]
+    within = tables.possible(column)
+    intervals = [
+        mean_interval(grouped.get_group(step).to_numpy(), within=within) for _, step in present
+    ]
+    x = [place for place, _ in present]
+    # An interval of few seeds may reach beyond what the metric can be.
+    most = np.inf if column.endswith("cross_entropy") else 1.0
+    low, high = np.clip([(i.low, i.high) for i in intervals], 0.0, most).T
+    ax.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
+    ax.plot(x, [i.mean for i in intervals], marker=marker, color=color, ms=5.5)
+
+
+def _power(step: float) -> str:
+    return "0" if step == 0 else f"$10^{{{round(np.log10(step))}}}$"
+
+
+def _limits(values: np.ndarray, metric: str) -> tuple[float, float]:
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    pad = 0.06 * max(high - low, 0.01)
+    if metric == "cross_entropy":
+        return 0.0, high + pad
+    return max(0.0, low - pad), min(1.005, high + pad)
+
+
+def _forest_panel(
+    ax: Axes,
+    table: pd.DataFrame,
+    metric: str,
+    published: Mapping[tuple[str, str], float],
+    limits: tuple[float, float] | None = None,
+) -> None:
+    ax.set_title(_capital(tables.METRIC_NAMES[metric]))
+    ax.axvline(0, color="black", lw=1)
+    if table.empty:
+        say_empty(ax)
+        return
+    methods = _methods(table)
+    models = [model for model in MODEL_STYLE if model in set(table["model"])]
+    for row in table.itertuples():
+        shift = _shifts(len(models))[models.index(row.model)] if row.model in models else 0.0
+        y = methods.index(row.method) + shift
+        marker, fill = MODEL_STYLE.get(row.model, ("s", "full"))
+        color = COLORS[row.method]
+        ax.plot([row.low, row.high], [y, y], color=color, lw=2.2)
+        ax.plot(
+            row.mean,
+            y,
+            marker,
+            color=color,
+            ms=6.5,
+            mew=1.8,
+            fillstyle=fill,
+            mfc=(color if fill == "full" else "white"),
+        )
+    left, right = _reach(table) if limits is None else limits
+    ax.set_xlim(left, right)
+    side = tables.better(metric)
+    ax.axvspan(*sorted((0, side * 10)), color="#009E73", alpha=0.07, lw=0, zorder=0)
+    for place, method in enumerate(methods):
+        value = published.get((method, metric))
+        if value is None:
+            continue
+        if left <= value <= right:
+            ax.plot(value, place, "X", color="black", ms=8)
+        else:
+            edge = left if value < 0 else right
+            ax.annotate(
+                f"paper {value:+.2f}".replace("-", "\u2212"),
+                xy=(edge, place - 0.36),
+                xytext=(edge - 0.3 * np.sign(value) * (right - left), place - 0.36),
+                arrowprops={"arrowstyle": "->", "color": "black"},
+                fontsize=9,
+                ha="center",
+                va="center",
+            )
+    names = [tables.METHOD_NAMES[method].replace(", ", ",\n") for method in methods]
+    ax.set_yticks(range(len(methods)), [_capital(name) for name in names])
+    ax.set_ylim(len(methods) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.xaxis.set_major_locator(MaxNLocator(3 if limits else 4))
+
+
+def _reach(table: pd.DataFrame) -> tuple[float, float]:
+    """Limits that hold every interval and zero, with room on both sides of it."""
+    values = table[["low", "high", "mean"]].to_numpy()
+    low, high = min(0.0, float(np.nanmin(values))), max(0.0, float(np.nanmax(values)))
+    room = 0.25 * max(high - low, 0.01)
+    return min(1.1 * low, -room), max(1.1 * high, room)
+
+
+def _shifts(count: int) -> list[float]:
+    return [0.0] if count == 1 else [float(x) for x in np.linspace(-0.2, 0.2, count)]
+
+
+def _methods(table: pd.DataFrame) -> list[str]:
+    present = set(table["method"]) if len(table) else set()
+    return [method for method in COLORS if method in present]
+
+
+def _method_legend(where: Axes | Figure, methods: Sequence[str]) -> None:
+    handles = [
+        Line2D([], [], color=COLORS[m], marker="o", label=tables.METHOD_NAMES[m]) for m in methods
+    ]
+    if isinstance(where, Figure):
+        where.legend(handles=handles, loc="outside upper center", ncols=2)
+    else:
+        where.legend(handles=handles, loc="lower right")
+
+
+def _model_legend(figure: Figure, table: pd.DataFrame, published: bool) -> None:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=COLORS["baseline"],
+            marker=marker,
+            fillstyle=fill,
+            mfc=COLORS["baseline"] if fill == "full" else "white",
+            label=tables.MODEL_NAMES[model],
+        )
+        for model, (marker, fill) in MODEL_STYLE.items()
+        if len(table) and model in set(table["model"])
+    ]
+    if published:
+        handles.append(Line2D([], [], color="black", marker="X", ls="", label="paper"))
+    handles.append(plt.Rectangle((0, 0), 1, 1, color="#009E73", alpha=0.15, label="better"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=4)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

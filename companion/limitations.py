@@ -1,0 +1,203 @@
+"""How far the evidence reaches: what the page of limitations counts.
+
+Every function takes rows of ledgers, by study, or tables made from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from scipy import stats
+
+from companion import published, tables, verdicts
+from varreg.lab.statistics import Interval, wilson
+
+__all__ = [
+    "FACTORS",
+    "facts",
+    "margins_table",
+    "provenance_table",
+    "repeats",
+    "resolution_table",
+]
+
+#: Margins to try beside the one in use, as multiples of it.
+FACTORS = (0.5, 1.0, 2.0)
+#: Since this version the penalty adds in another order and draws features evenly spaced.
+NEW_KERNEL = (0, 2)
+
+
+def facts(
+    protocol: pd.DataFrame, paired: pd.DataFrame, differences: pd.DataFrame
+) -> dict[str, float]:
+    """Numbers that the limitations quote.
+
+    Args:
+        protocol: Rows of the study ``chest_paper``.
+        paired: Rows of the paper's network in the study ``chest``.
+        differences: Every comparison that is tested, as from :func:`companion.tables.differences`.
+
+    Returns:
+        By name; what needs runs that are not there is NaN:
+
+        - ``test_images``, ``val_images``: of the chest data;
+        - ``train_share``, ``test_share``: of pneumonia among the images, in percent;
+        - ``accuracy``, ``accuracy_low``, ``accuracy_high``: the baseline's mean in the paired
+          study, with Wilson's interval for a test set of that size;
+        - ``deviations``: reach of the prediction interval of the protocol's seeds, in standard
+          deviations on either side;
+        - ``times_features``: how many times more features the protocol's images give;
+        - ``comparisons``, ``by_chance``: how many, and how many of them would exclude zero by
+          chance if nothing had an effect;
+        - ``margin``: :data:`companion.verdicts.MARGIN`.
+
+    Example:
+        >>> found = facts(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(columns=["n"]))
+        >>> found["test_images"], round(found["test_share"], 1), found["comparisons"]
+        (624, 62.5, 0)
+    """
+    images = {split: sum(counts) for split, counts in published.CHEST_IMAGES.items()}
+    share = {name: 100 * published.CHEST_IMAGES[name][1] / images[name] for name in images}
+    tested = int((differences["n"] > 1).sum())
+    found = dict.fromkeys(
+        ("accuracy", "accuracy_low", "accuracy_high", "deviations", "times_features"), math.nan
+    )
+    if len(paired):
+        accuracy = float(paired.loc[paired["method"] == "baseline", "test_accuracy"].mean())
+        low, high = wilson(round(accuracy * images["test"]), images["test"])
+        found |= {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
+    if len(protocol) and len(paired):
+        found["times_features"] = float((protocol["size"].max() / paired["size"].max()) ** 2)
+    if len(protocol) and (seeds := protocol["seed"].nunique()) > 1:
+        found["deviations"] = float(stats.t.ppf(0.975, seeds - 1) * math.sqrt(1 + 1 / seeds))
+    return found | {
+        "test_images": images["test"],
+        "val_images": images["val"],
+        "train_share": share["train"],
+        "test_share": share["test"],
+        "comparisons": tested,
+        "by_chance": 0.05 * tested,
+        "margin": verdicts.MARGIN,
+    }
+
+
+def resolution_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """How wide the interval around the penalty's effect is: what is smaller cannot be seen.
+
+    Args:
+        studies: Name -> rows of a study with the methods baseline and penalized.
+
+    Returns:
+        A row a study, data set and network, with half the width of the 95 % interval.
+    """
+    rows = []
+    for study, runs in studies.items():
+        found = tables.differences(
+            runs, ["test_accuracy", "test_cross_entropy"], [("penalized", "baseline")]
+        )
+        for _, group in found.groupby(tables.GROUP, sort=False, dropna=False):
+            first = group.iloc[0]
+            row = {
+                "Study": study,
+                "Data": tables.data_name(first["dataset"], first["split"], first["size"]),
+                "Network": tables.MODEL_NAMES[first["model"]],
+                "Pairs": int(first["n"]),
+            }
+            for each in group.itertuples():
+                half = (each.high - each.low) / 2
+                row[f"Half-width, {tables.METRIC_NAMES[each.metric]}"] = (
+                    f"{half:.3f}" if each.n > 1 else "\u2013"
+                )
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def margins_table(differences: pd.DataFrame, factors: Sequence[float] = FACTORS) -> pd.DataFrame:
+    """Verdicts on the same comparisons with a smaller and a larger margin.
+
+    Args:
+        differences: As from :func:`companion.tables.differences`.
+        factors: Multiples of :data:`companion.verdicts.MARGIN`.
+
+    Returns:
+        A row a margin, and how often each verdict follows from it.
+    """
+    rows = []
+    for factor in factors if len(differences) else ():
+        margin = factor * verdicts.MARGIN
+        words = [
+            verdicts.of_difference(
+                Interval(row.mean, row.low, row.high, row.n), tables.better(row.metric), margin
+            )
+            for row in differences.itertuples()
+        ]
+        counts = {word: words.count(word) for word in verdicts.VERDICTS if word != "partly"}
+        rows.append({"Margin": f"{margin:g}", "Comparisons": len(words)} | counts)
+    return pd.DataFrame(rows)
+
+
+def provenance_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Where the rows of every study come from, as they say it themselves.
+
+    Args:
+        studies: Name -> rows of a ledger.
+    """
+    rows = []
+    for study, runs in studies.items():
+        if runs.empty:
+            continue
+        rows.append(
+            {
+                "Study": study,
+                "Rows": len(runs),
+                "Package": _all(runs["version"]),
+                "Commit": _all(runs["commit"]),
+                "PyTorch": _all(runs["torch_version"]),
+                "Device": _all(runs["device"]),
+                "Recorded": _all(runs["recorded_at"].str[:10]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def repeats(studies: Mapping[str, pd.DataFrame]) -> dict[str, int]:
+    """Count the recorded runs that this version repeats to the last digit, and the others.
+
+    Args:
+        studies: Name -> rows of a ledger of runs.
+
+    Returns:
+        By name:
+
+        - ``same``: runs without a penalty, and those with one that this version's kernel made;
+        - ``changed``: runs with a penalty from before that kernel;
+        - ``changed_all_features``: of these, the runs that drew no features but took all.
+
+    Example:
+        >>> runs = pd.DataFrame({"variance_weight": [0.0, 1.0, 1.0, 1.0], "version": "0.1.0",
+        ...                      "feature_sampling_ratio": [1.0, 1.0, 0.2, 1.0]})
+        >>> repeats({"study": runs, "another": pd.DataFrame()})
+        {'same': 1, 'changed': 3, 'changed_all_features': 2}
+    """
+    counts = {"same": 0, "changed": 0, "changed_all_features": 0}
+    for runs in studies.values():
+        if runs.empty:
+            continue
+        made_before = runs["version"].map(lambda text: _version(text) < NEW_KERNEL)
+        changed = (runs["variance_weight"] > 0) & made_before
+        counts["same"] += int((~changed).sum())
+        counts["changed"] += int(changed.sum())
+        counts["changed_all_features"] += int(
+            (changed & (runs["feature_sampling_ratio"] == 1)).sum()
+        )
+    return counts
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2])
+
+
+def _all(values: pd.Series) -> str:
+    return ", ".join(sorted(values.dropna().astype(str).unique()))

@@ -1,0 +1,443 @@
+"""What the paper and its released notebooks state, as data.
+
+Every number carries its source, so that a table built from it can say where it stands. The paper:
+S. A. A. J. M. Athukorala, "Addressing Overfitting in Medical Image Classification through Variance
+Penalization: A Novel Approach", University of Sri Jayewardenepura, 2025.
+
+>>> find("chest", "baseline", "accuracy", source=TABLES["chest"]).value
+0.2984
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "CHEST_IMAGES",
+    "EXPERIMENTS",
+    "FEATURE_SAMPLING_RATIO",
+    "LAMBDA",
+    "NUMBERS",
+    "PROTOCOL",
+    "RELEASED_BAR",
+    "RELEASED_LOG",
+    "SHIFTS",
+    "SHOWN",
+    "SILENT",
+    "SKIN_CLASSES",
+    "TABLES",
+    "UNKNOWN",
+    "VARIANCE_WEIGHT",
+    "Number",
+    "Shift",
+    "Topic",
+    "find",
+    "select",
+]
+
+EXPERIMENTS = ("chest", "skin")
+
+#: Where the paper prints the final numbers of an experiment.
+TABLES = {"chest": "Tables I and II", "skin": "Tables III and IV"}
+#: What ``model.evaluate()`` returned in the released notebooks: the metric itself.
+RELEASED_LOG = "released log, evaluate()"
+#: What the progress bar showed in them for the same models.
+RELEASED_BAR = "released log, progress bar"
+
+#: Split -> normal and pneumonia images of the chest data that the released notebook downloads.
+CHEST_IMAGES = {"train": (1341, 3875), "val": (8, 8), "test": (234, 390)}
+
+#: The setting of the penalized models.
+VARIANCE_WEIGHT = 0.01
+FEATURE_SAMPLING_RATIO = 0.2
+#: Scale of the cross-entropy in the loss that is printed for each model.
+LAMBDA = {"baseline": 1.0, "penalized": 0.5, "augmented": 1.0}
+
+#: Classes of the skin data in the paper's order: by the full name of the lesion type.
+SKIN_CLASSES = (
+    "actinic keratosis",
+    "basal cell carcinoma",
+    "benign keratosis",
+    "dermatofibroma",
+    "melanocytic nevus",
+    "melanoma",
+    "vascular lesion",
+)
+
+
+@dataclass(frozen=True)
+class Number:
+    """One published number.
+
+    Attributes:
+        experiment: ``"chest"`` or ``"skin"``.
+        method: ``"baseline"``, ``"penalized"`` or ``"augmented"``.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        metric: ``"accuracy"``, ``"auroc"`` or ``"loss"`` (as printed: lambda times cross-entropy,
+            plus the penalty).
+        value: The number as printed.
+        source: Where it stands.
+        definition: What it is, in a few words: one name can stand for several quantities.
+        column: What of ours it is judged by, as in a row of a ledger without the split. A number of
+            the paper is judged as what the paper calls it, one of a log as what it is; a loss is
+            divided by lambda first.
+        same: What of ours is measured in the same way, where ``column`` is not.
+    """
+
+    experiment: str
+    method: str
+    split: str
+    metric: str
+    value: float
+    source: str
+    definition: str
+    column: str
+    same: str = ""
+
+    @property
+    def comparable(self) -> float:
+        """The value on the scale of ours: a loss is divided by its lambda.
+
+        What the result still has above the cross-entropy is the penalty, small at a weight of 0.01.
+        """
+        return self.value / LAMBDA[self.method] if self.metric == "loss" else self.value
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A difference between two models that the paper derives from its tables.
+
+    Attributes:
+        experiment: ``"chest"`` or ``"skin"``.
+        reference: The model compared with.
+        method: The model in question.
+        metric: ``"accuracy"`` or ``"loss"``.
+        value: ``method - reference``: accuracy in points, loss in percent of the reference.
+        source: Where it stands.
+    """
+
+    experiment: str
+    reference: str
+    method: str
+    metric: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One decision of the protocol, and what the sources say about it.
+
+    Attributes:
+        name: The decision.
+        paper: What paper and report say.
+        released: What the released notebooks do.
+    """
+
+    name: str
+    paper: str
+    released: str
+
+
+#: (experiment, method, metric) -> what it is, and our column that holds the same.
+_QUANTITIES = {
+    ("chest", None, "accuracy"): ("accuracy, threshold 0.5", "accuracy"),
+    ("skin", "baseline", "accuracy"): ("accuracy, most probable class", "accuracy"),
+    ("skin", "penalized", "accuracy"): (
+        "binary accuracy of the last of 7 columns",
+        "last_column_accuracy",
+    ),
+    (None, "penalized", "loss"): (
+        f"{LAMBDA['penalized']:g} \u00d7 cross-entropy + penalty",
+        "cross_entropy",
+    ),
+    (None, None, "loss"): ("cross-entropy", "cross_entropy"),
+    # Of one output: but for the thresholds, the AUROC. `companion.explained` says what they change.
+    ("chest", None, "auroc"): ("Keras AUC, 200 thresholds", "auroc"),
+    ("skin", None, "auroc"): ("Keras AUC, 200 thresholds, micro average", "keras_auc"),
+}
+#: Models whose numbers in the tables the released log shows, digit for digit, as a progress bar.
+_TRACED = {("chest", "augmented"), ("skin", "penalized")}
+
+
+def _numbers(experiment: str, split: str, source: str, rows: dict) -> tuple[Number, ...]:
+    return tuple(
+        Number(experiment, method, split, metric, value, source, *what)
+        for method, values in rows.items()
+        for metric, value in values.items()
+        for what in [_what(experiment, source, method, metric)]
+    )
+
+
+def _what(experiment: str, source: str, method: str, metric: str) -> tuple[str, str, str]:
+    """Definition, what it is judged by, and what is measured in the same way."""
+    keys = [(place, each, metric) for each in (method, None) for place in (experiment, None)]
+    definition, exact = next(_QUANTITIES[key] for key in keys if key in _QUANTITIES)
+    if source == RELEASED_LOG:
+        return definition, exact, ""
+    definition = f"progress bar: unweighted mean of the running {definition}"
+    exact = f"bar_{exact}"
+    if source == RELEASED_BAR:
+        return definition, exact, ""
+    if (experiment, method) not in _TRACED:
+        definition = f"probably {definition}"
+    return definition, {"loss": "cross_entropy"}.get(metric, metric), exact
+
+
+NUMBERS: tuple[Number, ...] = (
+    *_numbers(
+        "chest",
+        "test",
+        TABLES["chest"],
+        {
+            "baseline": {"accuracy": 0.2984, "loss": 0.8814},
+            "penalized": {"accuracy": 0.7164, "loss": 0.3025},
+            "augmented": {"accuracy": 0.7099, "loss": 0.5667},
+        },
+    ),
+    *_numbers(
+        "skin",
+        "test",
+        TABLES["skin"],
+        {
+            "baseline": {"accuracy": 0.6809, "loss": 0.8325},
+            "penalized": {"accuracy": 0.8571, "loss": 0.4167},
+        },
+    ),
+    *_numbers(
+        "chest",
+        "test",
+        RELEASED_LOG,
+        {
+            "baseline": {
+                "accuracy": 0.8012820482,
+                "loss": 0.5774989724,
+                "auroc": 0.9234659076,
+            },
+            "penalized": {"accuracy": 0.8076922894, "loss": 0.2574843466},
+            "augmented": {
+                "accuracy": 0.7948718071,
+                "loss": 0.4130483866,
+                "auroc": 0.8929377794,
+            },
+        },
+    ),
+    *_numbers(
+        "chest",
+        "train",
+        RELEASED_LOG,
+        {
+            "baseline": {"accuracy": 0.9645321965, "loss": 0.0939033926},
+            "penalized": {"accuracy": 0.9618481398, "loss": 0.0523028336},
+        },
+    ),
+    *_numbers(
+        "chest",
+        "val",
+        RELEASED_LOG,
+        {
+            "baseline": {"accuracy": 0.9375, "loss": 0.2078590989},
+            "penalized": {"accuracy": 0.9375, "loss": 0.1079025120},
+        },
+    ),
+    *_numbers(
+        "skin",
+        "test",
+        RELEASED_LOG,
+        {
+            "baseline": {
+                "accuracy": 0.7032967210,
+                "loss": 0.8068420887,
+                "auroc": 0.9447403550,
+            },
+            "penalized": {"accuracy": 0.8571429849, "loss": 0.4038826525},
+        },
+    ),
+)
+
+#: What the progress bar of the released notebooks showed; kept apart, for it is no metric.
+SHOWN: tuple[Number, ...] = (
+    *_numbers(
+        "chest",
+        "test",
+        RELEASED_BAR,
+        {
+            "baseline": {"accuracy": 0.6473, "loss": 0.9786, "auroc": 0.6244},
+            "penalized": {"accuracy": 0.6596, "loss": 0.4346},
+            "augmented": {"accuracy": 0.7099, "loss": 0.5667, "auroc": 0.6133},
+        },
+    ),
+    *_numbers(
+        "chest",
+        "train",
+        RELEASED_BAR,
+        {
+            "baseline": {"accuracy": 0.9630, "loss": 0.0896},
+            "penalized": {"accuracy": 0.9590, "loss": 0.0496},
+        },
+    ),
+    *_numbers(
+        "skin",
+        "test",
+        RELEASED_BAR,
+        {
+            "baseline": {"accuracy": 0.6803, "loss": 0.8324, "auroc": 0.9414},
+            "penalized": {"accuracy": 0.8571, "loss": 0.4167},
+        },
+    ),
+)
+
+SHIFTS: tuple[Shift, ...] = (
+    Shift("chest", "baseline", "penalized", "accuracy", 41.8, TABLES["chest"]),
+    Shift("chest", "baseline", "penalized", "loss", -65.70, TABLES["chest"]),
+    Shift("chest", "augmented", "penalized", "accuracy", 0.65, TABLES["chest"]),
+    Shift("chest", "augmented", "penalized", "loss", -46.62, TABLES["chest"]),
+    Shift("skin", "baseline", "penalized", "accuracy", 17.62, TABLES["skin"]),
+    Shift("skin", "baseline", "penalized", "loss", -49.96, TABLES["skin"]),
+)
+
+#: Where a source says nothing.
+SILENT = "not stated"
+#: Where we have no statement of it to compare with.
+UNKNOWN = "\u2013"
+
+#: What each source says about every decision of the protocol, in the order of a training run.
+PROTOCOL: tuple[Topic, ...] = (
+    Topic(
+        "chest data",
+        'named "NIH Chest X-ray"',
+        "downloads the paediatric pneumonia set of Kermany et al. (Kaggle)",
+    ),
+    Topic(
+        "splits, chest",
+        UNKNOWN,
+        "the folders of the download: 5,216 training, 16 validation, 624 test images",
+    ),
+    Topic(
+        "splits, skin",
+        UNKNOWN,
+        "at random by image, 80 / 10 / 10 %, random_state 42: a lesion can be on both sides",
+    ),
+    Topic(
+        "preprocessing",
+        "resize, normalize, contrast enhancement",
+        "resize to 224 pixels, divide by 255; no contrast enhancement",
+    ),
+    Topic("augmentation", "zoom and translation of 10 %", "the same"),
+    Topic(
+        "depth, skin",
+        "deeper than the chest network",
+        "the same four convolutions of 1x1 for both data sets",
+    ),
+    Topic("initial weights", SILENT, "Keras's defaults: Glorot-uniform kernels, zero biases"),
+    Topic("learning rate", "Adam, 0.001", "Adam, 0.0001; in the grid search 0.001"),
+    Topic("Adam's epsilon", SILENT, "Keras's default: 1e-7"),
+    Topic("batch size", SILENT, "32"),
+    Topic(
+        "epochs, chest",
+        "25 baseline, 20 penalized, 25 augmented",
+        "25 baseline, 30 penalized, 30 augmented",
+    ),
+    Topic("epochs, skin", "25", "10"),
+    Topic("patience", "25", "chest: 5; skin: 2; in the grid search 5"),
+    Topic(
+        "early stopping watches",
+        "validation loss",
+        "Keras's default: the total validation loss, so for the penalized model lambda times "
+        "cross-entropy plus penalty; best weights restored",
+    ),
+    Topic(
+        "features",
+        "features of the convolutional layers",
+        "the flattened output of the last pooling layer, passed to the loss in one tensor with "
+        "the predictions",
+    ),
+    Topic(
+        "penalized setting",
+        "best of the grid search",
+        "variance_weight 0.01, feature_sampling_ratio 0.2, lambda 0.5",
+    ),
+    Topic(
+        "grid search",
+        "finds the best setting",
+        "12 combinations; one network, recompiled but not re-initialized, so that weights carry "
+        "over; picked by accuracy on the validation images",
+    ),
+    Topic("seeds", SILENT, "one: 42"),
+    Topic(
+        "accuracy, chest",
+        "what the progress bar showed, where it can be traced",
+        "the progress bar and what evaluate() returned, which differ",
+    ),
+    Topic(
+        "accuracy, skin",
+        "called accuracy",
+        "baseline: the share of right classes; penalized model: only the last of the 7 columns is "
+        "compared, at a threshold of 0.5",
+    ),
+    Topic(
+        "AUC, skin",
+        UNKNOWN,
+        "Keras's AUC() with its defaults: labels and probabilities of all classes in one list, a "
+        "micro average, at 200 thresholds",
+    ),
+    Topic(
+        "loss",
+        "the total of each model, compared as it is",
+        "the same: half a cross-entropy plus a small penalty beside a whole one",
+    ),
+)
+
+
+def select(
+    experiment: str, *, source: str | None = None, split: str = "test"
+) -> tuple[Number, ...]:
+    """Published numbers of one experiment, in the paper's order.
+
+    Args:
+        experiment: ``"chest"`` or ``"skin"``.
+        source: One of :data:`TABLES`, :data:`RELEASED_LOG` or :data:`RELEASED_BAR`; default: the
+            tables and the log.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Raises:
+        ValueError: The experiment is unknown.
+
+    Example:
+        >>> [number.value for number in select("skin", source=TABLES["skin"])]
+        [0.6809, 0.8325, 0.8571, 0.4167]
+    """
+    if experiment not in EXPERIMENTS:
+        raise ValueError(f"experiment is {experiment!r}; allowed are {', '.join(EXPERIMENTS)}")
+    return tuple(
+        number
+        for number in (SHOWN if source == RELEASED_BAR else NUMBERS)
+        if number.experiment == experiment
+        and number.split == split
+        and source in (None, number.source)
+    )
+
+
+def find(experiment: str, method: str, metric: str, *, source: str, split: str = "test") -> Number:
+    """One published number.
+
+    Args:
+        experiment: ``"chest"`` or ``"skin"``.
+        method: ``"baseline"``, ``"penalized"`` or ``"augmented"``.
+        metric: ``"accuracy"``, ``"auroc"`` or ``"loss"``.
+        source: One of :data:`TABLES`, :data:`RELEASED_LOG` or :data:`RELEASED_BAR`.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Raises:
+        ValueError: The source does not state it.
+
+    Example:
+        >>> find("skin", "penalized", "loss", source=TABLES["skin"]).comparable
+        0.8334
+    """
+    for number in select(experiment, source=source, split=split):
+        if (number.method, number.metric) == (method, metric):
+            return number
+    raise ValueError(
+        f"{source!r} states no {split} {metric} of the {method} {experiment} model; see NUMBERS"
+    )

@@ -1,0 +1,236 @@
+"""What a notebook argues from: the recorded runs of a study, or runs trained live.
+
+The parameters of a notebook arrive from the command line, so they are checked here, once, and a
+wrong one is refused in a sentence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from companion.explained import with_released_metrics
+from companion.studies import STUDIES, specs
+from varreg.lab.ledger import Ledger, as_folder, default_results
+from varreg.lab.runs import RunSpec, run_all
+
+__all__ = ["Evidence", "check_parameters", "check_whole", "gather", "live_specs", "recorded"]
+
+TRAIN = ("never", "missing", "always")
+#: Data sets that can stand in for the recorded ones of a study, the default first.
+DATASETS = {
+    "chest_paper": ("pneumoniamnist", "chest_xray", "phantom"),
+    "chest": ("pneumoniamnist", "chest_xray", "phantom"),
+    "skin_paper": ("ham10000", "dermamnist", "phantom7"),
+    "skin": ("ham10000", "dermamnist", "phantom7"),
+    "grid": ("pneumoniamnist", "ham10000", "chest_xray", "dermamnist", "phantom", "phantom7"),
+}
+LIVE_SIZE, LIVE_SEEDS = 28, 3
+OR_TEXT = "papermill gives numbers and None with -p, and everything as a text with -r"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Runs of one study.
+
+    Attributes:
+        runs: A row a run, as in the ledger.
+        curves: A row an epoch, as in the ledger.
+        live: Whether they were trained just now.
+    """
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    live: bool
+
+    @property
+    def seeds(self) -> int:
+        """Number of different seeds."""
+        return 0 if self.runs.empty else int(self.runs["seed"].nunique())
+
+    def __str__(self) -> str:
+        if self.runs.empty:
+            return "no run is recorded yet"
+        text = f"{len(self.runs)} runs, {self.seeds} seed{'s' * (self.seeds != 1)}"
+        if not self.live:
+            return f"{text}, recorded"
+        first = self.runs.iloc[0]
+        return (
+            f"{text}, trained live on {first['dataset']} at {first['size']} px; verdicts on "
+            "published numbers hold for the recorded protocol only"
+        )
+
+
+def gather(
+    study: str,
+    *,
+    train: str = "never",
+    dataset: str | None = None,
+    size: int | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    results: str | None = None,
+) -> Evidence:
+    """Read the recorded runs of a study, or train a version of it.
+
+    Args:
+        study: One of :data:`companion.studies.STUDIES`.
+        train: ``"never"`` shows what is recorded; ``"always"`` trains; ``"missing"`` trains what
+            ``results`` does not hold yet.
+        dataset: Live only: data set in place of the study's own; see :data:`DATASETS`.
+        size: Live only: pixels; default 28.
+        seeds: Live only: number of seeds; default 3.
+        epochs: Live only: epochs of each run; default those of the study.
+        results: Folder to read (``"never"``; default the recorded results) or to write (live;
+            default a temporary folder that is gone afterwards).
+
+    Raises:
+        ValueError: A parameter that is not allowed; see :func:`check_parameters`.
+
+    Example:
+        >>> gather("chest", results=".").runs.empty  # a folder without that study
+        True
+    """
+    check_parameters(
+        study,
+        train=train,
+        dataset=dataset,
+        size=size,
+        seeds=seeds,
+        epochs=epochs,
+        results=results,
+    )
+    if train == "never":
+        return recorded(study, results)
+    wanted = live_specs(
+        study,
+        dataset or DATASETS[study][0],
+        size or LIVE_SIZE,
+        seeds or LIVE_SEEDS,
+        epochs,
+    )
+    with tempfile.TemporaryDirectory(prefix="varreg-") as scratch:
+        folder = Path(results or scratch)
+        runs = run_all(wanted, train=train, results=folder)
+        curves = Ledger(study, folder).curves()
+    return Evidence(runs, curves[curves["key"].isin(runs["key"])], live=True)
+
+
+def recorded(study: str, results: str | Path | None = None) -> Evidence:
+    """Read the rows of a study or probe, with all that is known of them.
+
+    Args:
+        study: Name of its folder.
+        results: Folder of the ledgers; default: the recorded results.
+    """
+    ledger, predictions = Ledger(study, results), Ledger("predictions", results)
+    runs = with_released_metrics(ledger.runs(), predictions.runs(), predictions.curves())
+    return Evidence(runs, ledger.curves(), live=False)
+
+
+def live_specs(
+    study: str, dataset: str, size: int, seeds: int, epochs: int | None = None
+) -> list[RunSpec]:
+    """The runs of a study on another data set, size, number of seeds or epochs.
+
+    Args:
+        study: One of :data:`companion.studies.STUDIES`.
+        dataset: Name of the data set; a split that it does not know becomes its default.
+        size: Pixels.
+        seeds: Seeds 0 to ``seeds - 1``.
+        epochs: Epochs of each run; ``None`` keeps those of the study.
+
+    Returns:
+        Every setting of the study once a seed.
+    """
+    settings = []
+    for spec in specs(study):
+        changed = dataclasses.replace(
+            spec,
+            dataset=dataset,
+            size=size,
+            seed=0,
+            split=(spec.split or "lesion") if dataset == "ham10000" else None,
+            epochs=epochs or spec.epochs,
+        )
+        if changed not in settings:
+            settings.append(changed)
+    return [
+        dataclasses.replace(setting, seed=seed) for seed in range(seeds) for setting in settings
+    ]
+
+
+def check_parameters(
+    study: str,
+    *,
+    train: str = "never",
+    dataset: str | None = None,
+    size: int | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    results: str | None = None,
+) -> None:
+    """Refuse parameters of a notebook that are not allowed.
+
+    Raises:
+        ValueError: Says which parameter, what was given, what is allowed.
+
+    Example:
+        >>> check_parameters("chest", train="sometimes")
+        Traceback (most recent call last):
+        ...
+        ValueError: train is 'sometimes'; allowed are 'never', 'missing', 'always'
+    """
+    _one_of("study", study, STUDIES)
+    _one_of("train", train, TRAIN)
+    if dataset is not None:
+        _one_of("dataset", dataset, DATASETS[study])
+    check_whole("size", size, 8)
+    check_whole("seeds", seeds, 1)
+    check_whole("epochs", epochs, 1)
+    if results in ("None", "none", "null"):  # a folder of that name is never meant
+        raise ValueError(f"results is the text {results!r}; {OR_TEXT}")
+    folder = None if results is None else as_folder(results)
+    if train == "never":
+        live = {"dataset": dataset, "size": size, "seeds": seeds, "epochs": epochs}
+        given = [name for name, value in live.items() if value is not None]
+        if given:
+            raise ValueError(
+                f"train is 'never', which shows the recorded runs as they are, but "
+                f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} set; add train='always' "
+                "to train with them, or leave them at None"
+            )
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"results is {str(results)!r}, which is no folder to read from")
+    elif folder is not None and folder.resolve() == default_results().resolve():
+        raise ValueError(
+            f"results is {str(results)!r}, the recorded results: trying things out must not mix "
+            "with them; name another folder, or None for a temporary one"
+        )
+
+
+def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(
+            f"{name} is {value!r}; allowed are {', '.join(repr(choice) for choice in allowed)}"
+        )
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Refuse a parameter that is neither ``None`` nor a whole number of ``least`` or more.
+
+    Raises:
+        ValueError: Says which parameter, what was given, what is allowed.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        hint = f" ({OR_TEXT})" if isinstance(value, str) else ""
+        raise ValueError(
+            f"{name} is {value!r}; give a whole number of {least} or more, or None{hint}"
+        )

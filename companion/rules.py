@@ -1,0 +1,504 @@
+"""The rules that judge the paper's claims: from recorded runs to parts with a verdict each.
+
+``claims.toml`` states every rule in words, once; here each is a function that gives the parts of a
+claim, one a comparison. :func:`companion.verdicts.together` makes them the claim's verdict.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+
+from companion import cost, published, verdicts
+from companion.mechanics import details, factor_text, variance_parts
+from companion.records import Evidence
+from companion.tables import (
+    DATASET_NAMES,
+    METRIC_NAMES,
+    MODEL_NAMES,
+    SETTING,
+    against_published,
+    better,
+    chosen,
+    crossfit_difference,
+    difference,
+    interval_text,
+    of_datasets,
+    of_model,
+    of_split,
+    setting_difference,
+    setting_text,
+    split_grid,
+    with_gaps,
+)
+from varreg.lab.statistics import (
+    Interval,
+    PairedDifference,
+    paired_difference,
+    prediction_interval,
+)
+
+__all__ = [
+    "MODELS",
+    "RULES",
+    "Part",
+    "Records",
+    "Rule",
+    "change_text",
+    "changes",
+    "on_scale",
+    "printed",
+    "range_text",
+    "read",
+    "rules",
+]
+
+MODELS = ("paper_cnn", "small_cnn")
+#: Runs and curves by study; for a probe, its units and their details.
+Records = Mapping[str, Evidence]
+
+GAP_NAMES = {
+    "gap_val_accuracy": "gap to validation, accuracy",
+    "gap_val_cross_entropy": "gap to validation, cross-entropy",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule in words, for each part of a claim.
+
+    Attributes:
+        name: As the claims call it.
+        reproduced: When a part is reproduced; where the same holds on the other side, the part is
+            contradicted.
+        refuted: When it is not reproduced.
+        unknown: When it cannot be known.
+        margin: Smallest effect worth having, in the unit of what is compared.
+    """
+
+    name: str
+    reproduced: str
+    refuted: str
+    unknown: str
+    margin: float = verdicts.MARGIN
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison that a verdict rests on.
+
+    Attributes:
+        label: What is compared.
+        text: What was measured, with its 95 % interval.
+        n: Seeds, or pairs of them.
+        verdict: What the rule says about it.
+        network: Of which network, where there are several.
+        unit: What ``n`` counts.
+    """
+
+    label: str
+    text: str
+    n: int
+    verdict: str
+    network: str = ""
+    unit: str = "seed"
+
+
+@cache
+def read() -> dict[str, object]:
+    """Read ``claims.toml``."""
+    return tomllib.loads((files("companion") / "claims.toml").read_text("utf-8"))
+
+
+@cache
+def rules() -> dict[str, Rule]:
+    """The rules by name, with their margins written out.
+
+    Example:
+        >>> rules()["difference"].margin == verdicts.MARGIN
+        True
+    """
+    found = {}
+    for name, entry in read()["rules"].items():
+        margin = entry.get("margin", verdicts.MARGIN)
+        words = {
+            key: text.format(margin=margin, percent=100 * margin)
+            for key, text in entry.items()
+            if key != "margin"
+        }
+        found[name] = Rule(name, margin=margin, **words)
+    return found
+
+
+def changes(runs: pd.DataFrame, metric: str, method: str, reference: str) -> np.ndarray:
+    """Change of each seed, on a scale on which no interval can leave what is possible.
+
+    Args:
+        runs: Rows of a ledger, of one data set and network.
+        metric: ``"test_accuracy"`` or ``"test_cross_entropy"``.
+        method: The method in question.
+        reference: The method compared with.
+
+    Returns:
+        Points for an accuracy; for a loss the logarithm of the ratio, which
+        :func:`change_text` prints in percent.
+    """
+    if runs.empty:
+        return np.array([])
+    wide = runs.pivot(index="seed", columns="method", values=metric)
+    if not {method, reference} <= set(wide.columns):
+        return np.array([])
+    wide = wide[[method, reference]].dropna()
+    if metric == "test_cross_entropy":
+        return np.log(wide[method] / wide[reference]).to_numpy()
+    return 100 * (wide[method] - wide[reference]).to_numpy()
+
+
+def on_scale(shift: published.Shift) -> float:
+    """A printed change on the scale of :func:`changes`.
+
+    Example:
+        >>> halved = published.Shift("skin", "baseline", "penalized", "loss", -50.0, "")
+        >>> round(on_scale(halved), 3)
+        -0.693
+    """
+    return math.log1p(shift.value / 100) if shift.metric == "loss" else shift.value
+
+
+def change_text(found: Interval | None, relative: bool) -> str:
+    """An interval as printed; one of logarithms of ratios, ``relative``, in percent.
+
+    Example:
+        >>> halved = Interval(math.log(0.5), math.log(0.4), math.log(0.6), 5)
+        >>> print(change_text(halved, relative=True))
+        \u221250.0 [\u221260.0, \u221240.0]
+    """
+    if found is None:
+        return "\u2013"
+    ends = (found.mean, found.low, found.high)
+    if relative:
+        ends = tuple(100 * math.expm1(end) for end in ends)
+    return interval_text(*ends, 1, signed=True)
+
+
+def range_text(values: np.ndarray, relative: bool) -> str:
+    """Where the change of one further pair of runs is expected, as printed."""
+    if len(values) < 2:
+        return "\u2013"
+    interval = prediction_interval(values)
+    ends = (interval.low, interval.high)
+    if relative:
+        ends = tuple(100 * math.expm1(end) for end in ends)
+    return "{:+.1f} to {:+.1f}".format(*ends).replace("-", "\u2212")
+
+
+def printed(experiment: str, metric: str, reference: str) -> published.Shift | None:
+    """The improvement over a reference that the paper derives from its tables, if it does.
+
+    Args:
+        experiment: ``"chest"`` or ``"skin"``.
+        metric: ``"accuracy"`` or ``"loss"``.
+        reference: ``"baseline"`` or ``"augmented"``.
+
+    Example:
+        >>> printed("skin", "accuracy", "baseline").value
+        17.62
+        >>> printed("skin", "accuracy", "augmented") is None
+        True
+    """
+    for shift in published.SHIFTS:
+        if (shift.experiment, shift.metric, shift.reference) == (experiment, metric, reference):
+            return shift
+    return None
+
+
+# One function a rule. `second` asks for the claim's second verdict: the penalty with the best
+# weight above zero, a larger one, or all features.
+
+
+def _number(
+    records: Records, second: bool, experiment: str, method: str, metric: str
+) -> list[Part]:
+    number = published.find(experiment, method, metric, source=published.TABLES[experiment])
+    row = against_published(_runs(records, f"{experiment}_paper"), [number]).iloc[0]
+    text = interval_text(row["mean"], row["low"], row["high"])
+    if row["n"] > 1:
+        text += f"; one further run {row['from']:.3f} to {row['to']:.3f}"
+    if row["same_n"]:
+        text += f"; measured as it was, {row['same']:.3f} (runs: {row['same_n']})"
+    label = METRIC_NAMES["test_cross_entropy" if metric == "loss" else f"test_{metric}"]
+    return [Part(label, text, int(row["n"]), row["verdict"])]
+
+
+def _change(
+    records: Records, second: bool, experiment: str, method: str, reference: str, metric: str
+) -> list[Part]:
+    column = "test_accuracy" if metric == "accuracy" else "test_cross_entropy"
+    values = changes(_runs(records, f"{experiment}_paper"), column, method, reference)
+    word = verdicts.of_number(on_scale(printed(experiment, metric, reference)), values, null=0)
+    label = f"{METRIC_NAMES[column]}, {'points' if metric == 'accuracy' else '%'}"
+    relative = metric == "loss"
+    text = change_text(_mean(values), relative)
+    if len(values) > 1:
+        text += f"; one further pair {range_text(values, relative)}"
+    return [Part(label, text, len(values), word)]
+
+
+def _difference(
+    records: Records,
+    second: bool,
+    study: str,
+    metrics: Sequence[str],
+    reference: str = "baseline",
+    split: str = "",
+) -> list[Part]:
+    runs = _gaps(of_split(_runs(records, study), split) if split else _runs(records, study))
+    method = "tuned" if second else "penalized"
+    parts = []
+    for metric, model in itertools.product(metrics, MODELS):
+        mine = of_model(runs, model)
+        found = difference(mine, metric, method, reference)
+        word = verdicts.of_difference(found, better(metric), rules()["difference"].margin)
+        name = {"test_accuracy": "accuracy", "test_cross_entropy": "loss"}.get(metric, "")
+        size = printed(study, name, reference)
+        if word == "reproduced" and size is not None:
+            values = changes(mine, metric, method, reference)
+            if verdicts.of_number(on_scale(size), values) == "not reproduced":
+                word = "partly"
+        name = GAP_NAMES.get(metric) or METRIC_NAMES[metric]
+        parts.append(_part(name, found, word, network=model))
+    return parts
+
+
+def _best(records: Records, second: bool) -> list[Part]:
+    """Whether the published setting is beaten, on seeds left out, by what the others choose."""
+    _, twelve = split_grid(of_model(_runs(records, "grid")))
+    winner = (
+        published.VARIANCE_WEIGHT,
+        published.FEATURE_SAMPLING_RATIO,
+        published.LAMBDA["penalized"],
+    )
+    parts = []
+    for name, best in _settings(twelve).items():
+        runs = of_datasets(twelve, [name])
+        found = crossfit_difference(runs, "val_cross_entropy", winner)
+        # Every interval must exclude zero, so that no rival is favoured by being picked.
+        rivals = set(runs[SETTING].itertuples(index=False, name=None)) - {winner}
+        ahead = bool(rivals) and all(_ahead(runs, winner, rival) for rival in rivals)
+        beaten = verdicts.of_difference(found, -1) == "reproduced"
+        word = "not reproduced" if beaten else "cannot be known"
+        label = f"{DATASET_NAMES[name]}, chosen ({setting_text(*best)}) minus published"
+        parts.append(_part(label, found, "reproduced" if ahead else word))
+    return parts
+
+
+def _own(records: Records, second: bool) -> list[Part]:
+    """Whether a data set is better off with its own weight, on seeds left out, than another's."""
+    wide, _ = split_grid(of_model(_runs(records, "grid")))
+    settings = _settings(wide)
+    parts = []
+    for (name, own), other in itertools.permutations(settings.items(), 2):
+        foreign = other[1]
+        found = crossfit_difference(of_datasets(wide, [name]), "val_cross_entropy", foreign)
+        word = verdicts.of_difference(found, -1, rules()["own"].margin)
+        label = (
+            f"{DATASET_NAMES[name]}, its choice ({setting_text(*own)}) minus "
+            f"{DATASET_NAMES[other[0]]}'s ({setting_text(*foreign)})"
+        )
+        parts.append(_part(label, found, word))
+    return parts
+
+
+def _sampling(records: Records, second: bool) -> list[Part]:
+    """Whether a step with the sampled penalty takes less time than one with all features."""
+    saving = -math.log1p(-rules()["sampling"].margin)
+    sampled, whole = cost.RELEASED[published.FEATURE_SAMPLING_RATIO], cost.RELEASED[1.0]
+
+    def judge(found: PairedDifference, noise: float) -> str:
+        word = verdicts.of_difference(found, -1, saving)
+        # A difference, or the lack of one, counts where the same step twice differs by less.
+        seen = saving if word == "not reproduced" else min(abs(found.low), abs(found.high))
+        return word if noise < seen else "cannot be known"
+
+    return _steps(records, sampled, whole, judge)
+
+
+def _overhead(records: Records, second: bool) -> list[Part]:
+    """Whether the penalty adds more to a step than the margin."""
+    least = math.log1p(rules()["overhead"].margin)
+    penalty = cost.RELEASED[1.0 if second else published.FEATURE_SAMPLING_RATIO]
+
+    def judge(found: PairedDifference, noise: float) -> str:
+        if found.low > max(least, noise):
+            return "reproduced"
+        return "not reproduced" if max(found.high, noise) < least else "cannot be known"
+
+    return _steps(records, penalty, cost.PLAIN, judge)
+
+
+def _steps(
+    records: Records,
+    penalty: str,
+    against: str,
+    judge: Callable[[PairedDifference, float], str],
+) -> list[Part]:
+    """Judge the ratio of two training steps, network by network, on the scale of logarithms.
+
+    ``judge`` is given the difference over recordings, and how far from none the interval of a
+    step reaches that is timed twice.
+    """
+    if "overhead" not in records:
+        return []
+    parts = []
+    devices = cost.grouped("overhead", records["overhead"].runs, records["overhead"].curves)
+    for each in devices:
+        label = f"times as long, {penalty} against {against}"
+        label += f", on {each.name}" * (len(devices) > 1)
+        twice = cost.step_ratios(each, cost.AGAIN)
+        for network, ratios in cost.step_ratios(each, penalty, against).items():
+            found = _mean(np.log(ratios.values))
+            same = _mean(np.log(twice[network].values)) if network in twice else None
+            text, word = ratios.text(), "cannot be known"
+            if found.n > 1:
+                low, high = np.exp([found.low, found.high])
+                text += f"; 95 % interval {low:.3f} to {high:.3f}"
+            if found.n > 1 and same is not None and same.n > 1:
+                word = judge(found, max(abs(same.low), abs(same.high)))
+            parts.append(Part(label, text, found.n, word, network, "recording"))
+    return parts
+
+
+def _stability(records: Records, second: bool, larger: Sequence[float]) -> list[Part]:
+    """Factor on the features' variance at the last epoch, against weight 0."""
+    weights = larger if second else [published.VARIANCE_WEIGHT]
+    measures = {"variance": "variance", "shape": "relative variance"}
+    least = -math.log1p(-rules()["stability"].margin)
+    norms = records.get("norms")
+    found = variance_parts(details(norms.runs, norms.curves) if norms else pd.DataFrame())
+    parts = []
+    for weight, column in itertools.product(weights, measures):
+        for row in found[found["variance_weight"] == weight].to_dict("records"):
+            log = row[column]
+            word = verdicts.of_difference(log, -1, least)
+            label = f"{measures[column]}, times that without, weight {weight:g}"
+            parts.append(Part(label, factor_text(log), log.n, word, MODEL_NAMES[row["model"]]))
+    return parts
+
+
+def _gap(records: Records, second: bool, study: str, method: str, metric: str) -> list[Part]:
+    found = _mean(_curve_gaps(records, study, metric).get(method))
+    word = verdicts.of_difference(found, 1, rules()["gap"].margin)
+    return [_part(f"gap in {_plain(metric)}", found, word)]
+
+
+def _narrower(records: Records, second: bool, study: str, method: str, metric: str) -> list[Part]:
+    gaps = _curve_gaps(records, study, metric)
+    found = _paired(gaps.get(method), gaps.get("baseline"))
+    word = verdicts.of_difference(found, -1, rules()["narrower"].margin)
+    return [_part(f"gap in {_plain(metric)}, minus the baseline's", found, word)]
+
+
+def _shown(records: Records, second: bool, study: str, method: str, metric: str) -> list[Part]:
+    (part,) = _gap(records, second, study, method, metric)
+    return [Part(part.label, part.text, part.n, "cannot be known")]
+
+
+def _unjudged(records: Records, second: bool) -> list[Part]:
+    return []
+
+
+#: All rules but ``parts``, which rests on other claims.
+RULES: dict[str, Callable[..., list[Part]]] = {
+    "number": _number,
+    "change": _change,
+    "difference": _difference,
+    "best": _best,
+    "own": _own,
+    "sampling": _sampling,
+    "overhead": _overhead,
+    "stability": _stability,
+    "gap": _gap,
+    "narrower": _narrower,
+    "shown": _shown,
+    "unjudged": _unjudged,
+}
+
+
+def _runs(records: Records, study: str) -> pd.DataFrame:
+    return records[study].runs if study in records else pd.DataFrame()
+
+
+def _curve_gaps(records: Records, study: str, metric: str) -> dict[str, pd.Series]:
+    """How far validation is behind training at the restored epoch, by method; a value a seed."""
+    runs = _runs(records, study)
+    if runs.empty:
+        return {}
+    names = ["key", "method", "seed", "best_epoch"]
+    table = records[study].curves.merge(runs[names], on="key")
+    table = table[table["epoch"] == table["best_epoch"]]
+    ahead = better(metric) * (table[f"train_{metric}"] - table[f"val_{metric}"])
+    table = table.assign(gap=ahead).dropna(subset="gap")
+    return {method: group.set_index("seed")["gap"] for method, group in table.groupby("method")}
+
+
+def _gaps(runs: pd.DataFrame) -> pd.DataFrame:
+    """With the gaps to test and to validation images, at the same weights."""
+    gapped = with_gaps(runs)
+    if gapped.empty:
+        return gapped
+    return gapped.assign(
+        gap_val_accuracy=gapped["train_accuracy"] - gapped["val_accuracy"],
+        gap_val_cross_entropy=gapped["val_cross_entropy"] - gapped["train_cross_entropy"],
+    )
+
+
+def _ahead(runs: pd.DataFrame, first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether the whole interval says that the first setting has the lower cross-entropy."""
+    found = setting_difference(runs, "val_cross_entropy", first, second)
+    return verdicts.of_difference(found, -1) == "reproduced"
+
+
+def _settings(runs: pd.DataFrame) -> dict[str, tuple]:
+    """Data set -> the setting that validation chooses, no penalty among the candidates."""
+    table = chosen(runs)
+    settings = table[SETTING].itertuples(index=False)
+    return {name: tuple(setting) for name, setting in zip(table["dataset"], settings, strict=True)}
+
+
+def _mean(values: pd.Series | np.ndarray | None) -> PairedDifference | None:
+    """The difference to zero."""
+    if values is None or not len(values):
+        return None
+    return paired_difference(values, np.zeros(len(values)))
+
+
+def _paired(first: pd.Series | None, second: pd.Series | None) -> PairedDifference | None:
+    """``first - second`` over the seeds that both have."""
+    if first is None or second is None:
+        return None
+    return _mean((first - second).dropna())
+
+
+def _part(
+    label: str,
+    found: PairedDifference | None,
+    verdict: str,
+    digits: int = 3,
+    network: str = "",
+) -> Part:
+    text = "\u2013"
+    if found is not None:
+        text = interval_text(found.mean, found.low, found.high, digits, signed=True)
+    return Part(label, text, found.n if found else 0, verdict, MODEL_NAMES.get(network, network))
+
+
+def _plain(metric: str) -> str:
+    return metric.replace("_", "-")

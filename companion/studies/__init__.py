@@ -1,0 +1,43 @@
+"""The studies: one module each, which lists the runs of the study.
+
+>>> len(specs("chest_paper")) % 3  # three methods, the same seeds for each
+0
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from varreg.lab.runs import RunSpec
+
+__all__ = ["STUDIES", "specs"]
+
+STUDIES = (
+    "chest_paper",
+    "chest",
+    "skin_paper",
+    "skin",
+    "grid",
+    "edges",
+    "inert_lambda",
+    "ambiguities",
+)
+
+
+def specs(study: str) -> list[RunSpec]:
+    """List the runs of a study, the most important first.
+
+    Args:
+        study: One of :data:`STUDIES`.
+
+    Returns:
+        Its runs, seed by seed, so that a study that was stopped is balanced.
+
+    Raises:
+        ValueError: If there is no such study.
+        MissingRunsError: If the study needs the weight that ``grid`` chooses, and ``grid`` is
+            not recorded.
+    """
+    if study not in STUDIES:
+        raise ValueError(f"study is {study!r}; allowed are {', '.join(STUDIES)}")
+    return import_module(f"companion.studies.{study}").specs()

@@ -1,0 +1,49 @@
+"""Tables I and II: the protocol of the released chest notebook, at 224 px.
+
+Faithful in its details too: Keras's initial weights and Adam epsilon, division by 255, and
+early stopping on the total loss over the 16 validation images.
+"""
+
+from varreg.lab.runs import RunSpec
+
+__all__ = ["KERAS", "PUBLISHED_PENALTY", "SEEDS", "specs"]
+
+SEEDS = range(3)
+
+PUBLISHED_PENALTY = {"variance_weight": 0.01, "feature_sampling_ratio": 0.2, "lambda_": 0.5}
+"""The setting that the paper trains with, winner of its grid search."""
+
+KERAS = {
+    "model": "paper_cnn",
+    "size": 224,
+    "learning_rate": 1e-4,
+    "batch_size": 32,
+    "adam_epsilon": 1e-7,
+    "monitor": "total",
+    "normalize": "unit",
+    "init": "glorot",
+}
+"""What both released notebooks share, Keras's defaults among it."""
+
+METHODS = {
+    "baseline": {"epochs": 25},
+    "penalized": {"epochs": 30, **PUBLISHED_PENALTY},
+    "augmented": {"epochs": 30},
+}
+
+
+def specs() -> list[RunSpec]:
+    """List the runs, seed by seed."""
+    return [
+        RunSpec(
+            study="chest_paper",
+            dataset="chest_xray",
+            method=method,
+            seed=seed,
+            patience=5,
+            **KERAS,
+            **settings,
+        )
+        for seed in SEEDS
+        for method, settings in METHODS.items()
+    ]

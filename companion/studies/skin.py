@@ -1,0 +1,39 @@
+"""Skin images at 28 px: the sound version of Tables III and IV, with paired seeds."""
+
+from companion.studies.chest_paper import PUBLISHED_PENALTY
+from companion.studies.grid import DATASETS, MODELS, best_weight_above_zero
+from varreg.lab.runs import RunSpec
+
+__all__ = ["SEEDS", "SPLITS", "specs"]
+
+SEEDS = range(20)
+SPLITS = ("paper", "lesion")
+
+
+def specs() -> list[RunSpec]:
+    """List the runs, seed by seed; every method has the same seeds.
+
+    The weight, the best above zero, is chosen on the split by lesion and used for both.
+    """
+    methods = {
+        model: {
+            "baseline": {},
+            "penalized": PUBLISHED_PENALTY,
+            "tuned": {"variance_weight": best_weight_above_zero("ham10000", model)},
+        }
+        for model in MODELS
+    }
+    return [
+        RunSpec(
+            study="skin",
+            method=method,
+            model=model,
+            seed=seed,
+            **(DATASETS["ham10000"] | {"split": split}),
+            **settings,
+        )
+        for seed in SEEDS
+        for model in MODELS
+        for split in SPLITS
+        for method, settings in methods[model].items()
+    ]

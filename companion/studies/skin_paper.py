@@ -1,0 +1,31 @@
+"""Tables III and IV: the protocol of the released skin notebook, at 224 px.
+
+The images are split one by one, as the notebook does, so that a lesion can be on both sides.
+"""
+
+from companion.studies.chest_paper import KERAS, PUBLISHED_PENALTY
+from varreg.lab.runs import RunSpec
+
+__all__ = ["SEEDS", "specs"]
+
+SEEDS = range(3)
+METHODS = {"baseline": {}, "penalized": PUBLISHED_PENALTY}
+
+
+def specs() -> list[RunSpec]:
+    """List the runs, seed by seed."""
+    return [
+        RunSpec(
+            study="skin_paper",
+            dataset="ham10000",
+            split="paper",
+            method=method,
+            seed=seed,
+            epochs=10,
+            patience=2,
+            **KERAS,
+            **settings,
+        )
+        for seed in SEEDS
+        for method, settings in METHODS.items()
+    ]

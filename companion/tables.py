@@ -1,0 +1,899 @@
+"""The tables of the book, computed from recorded runs.
+
+Every function takes the rows of a ledger and gives a data frame; :func:`show` prints one.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from companion import verdicts
+from companion.published import SKIN_CLASSES, Number
+from varreg.lab.statistics import (
+    PairedDifference,
+    holm,
+    mean_interval,
+    paired_difference,
+    prediction_interval,
+)
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+__all__ = [
+    "DATASET_NAMES",
+    "METHOD_NAMES",
+    "METRIC_NAMES",
+    "MODEL_NAMES",
+    "against_published",
+    "better",
+    "choices",
+    "choices_summary",
+    "choices_table",
+    "chosen",
+    "chosen_weights",
+    "cost",
+    "cost_table",
+    "crossfit_difference",
+    "data_name",
+    "difference",
+    "differences",
+    "differences_table",
+    "grid_means",
+    "hindsight",
+    "hindsight_table",
+    "interval_text",
+    "levels_table",
+    "of_datasets",
+    "of_model",
+    "of_split",
+    "pick_counts",
+    "possible",
+    "published_table",
+    "recalls",
+    "setting_difference",
+    "setting_text",
+    "settings_table",
+    "show",
+    "split_grid",
+    "to_html",
+    "with_gaps",
+]
+
+METHOD_NAMES = {
+    "baseline": "baseline",
+    "penalized": "penalized, as published",
+    "tuned": "penalized, best weight above 0",
+    "augmented": "augmented",
+}
+MODEL_NAMES = {"paper_cnn": "paper's network", "small_cnn": "small CNN", "resnet18": "ResNet-18"}
+DATASET_NAMES = {
+    "chest_xray": "chest X-rays",
+    "pneumoniamnist": "PneumoniaMNIST",
+    "ham10000": "HAM10000",
+    "dermamnist": "DermaMNIST",
+    "phantom": "phantom",
+    "phantom7": "phantom, 7 classes",
+}
+METRIC_NAMES = {
+    "test_accuracy": "test accuracy",
+    "test_balanced_accuracy": "test balanced accuracy",
+    "test_auroc": "test AUROC",
+    "test_cross_entropy": "test cross-entropy",
+    "test_ece": "test calibration error",
+    "gap_accuracy": "gap in accuracy",
+    "gap_cross_entropy": "gap in cross-entropy",
+    "val_cross_entropy": "validation cross-entropy",
+    "val_accuracy": "validation accuracy",
+    "val_auroc": "validation AUROC",
+    "train_cross_entropy": "training cross-entropy",
+    "train_accuracy": "training accuracy",
+}
+#: What the best weight on the test images gains, and its price.
+HINDSIGHT_METRICS = ["test_cross_entropy", "val_cross_entropy", "test_accuracy", "test_auroc"]
+#: A comparison is made within one of these: same data, same split, same network.
+GROUP = ["dataset", "split", "size", "model"]
+#: The fields that make a setting of the penalty.
+SETTING = ["variance_weight", "feature_sampling_ratio", "lambda_"]
+#: The setting of a run without a penalty, a candidate wherever a setting is chosen.
+NO_PENALTY = (0.0, 1.0, 1.0)
+
+
+def better(metric: str) -> int:
+    """Direction in which a metric improves: +1 up, -1 down.
+
+    Example:
+        >>> better("test_auroc"), better("gap_accuracy")
+        (1, -1)
+    """
+    lower = ("cross_entropy", "ece")
+    return -1 if metric.startswith("gap_") or metric.endswith(lower) else 1
+
+
+def possible(metric: str) -> tuple[float, float]:
+    """Range that a metric cannot leave, and so its interval neither.
+
+    Example:
+        >>> possible("test_accuracy"), possible("val_cross_entropy"), possible("gap_accuracy")
+        ((0.0, 1.0), (0.0, inf), (-1.0, 1.0))
+    """
+    loss = metric.endswith("cross_entropy")
+    if metric.startswith("gap_"):
+        return (-math.inf, math.inf) if loss else (-1.0, 1.0)
+    return (0.0, math.inf) if loss or metric.endswith("feature_variance") else (0.0, 1.0)
+
+
+def with_gaps(runs: pd.DataFrame) -> pd.DataFrame:
+    """Add the generalization gaps: how much worse a model does on test than on training data.
+
+    ``gap_accuracy`` is training minus test, ``gap_cross_entropy`` test minus training, both at
+    the same checkpoint: positive means overfitting.
+
+    Example:
+        >>> runs = pd.DataFrame({"train_accuracy": [0.9], "test_accuracy": [0.8],
+        ...                      "train_cross_entropy": [0.2], "test_cross_entropy": [0.5]})
+        >>> with_gaps(runs)[["gap_accuracy", "gap_cross_entropy"]].round(3).values.tolist()
+        [[0.1, 0.3]]
+    """
+    if runs.empty:
+        return runs.copy()
+    return runs.assign(
+        gap_accuracy=runs["train_accuracy"] - runs["test_accuracy"],
+        gap_cross_entropy=runs["test_cross_entropy"] - runs["train_cross_entropy"],
+    )
+
+
+def difference(
+    runs: pd.DataFrame, metric: str, method: str, reference: str = "baseline"
+) -> PairedDifference | None:
+    """Paired difference ``method - reference`` of one metric over the seeds that both have.
+
+    Args:
+        runs: Rows of a ledger, of one data set, split and network.
+        metric: A column, as in ``"test_auroc"``.
+        method: A method of :data:`varreg.lab.runs.METHODS`.
+        reference: The method compared with.
+
+    Returns:
+        The paired difference, or ``None`` without a common seed.
+
+    Raises:
+        ValueError: A seed comes twice: the rows mix settings that should be compared apart.
+    """
+    if runs.empty:
+        return None
+    kept = runs[runs["method"].isin([method, reference])]
+    twice = kept.duplicated(["method", "seed"])
+    if twice.any():
+        first = kept[twice].iloc[0]
+        raise ValueError(
+            f"method {first['method']!r} has seed {first['seed']} more than once: select one data "
+            "set, split, size, network and setting before you compare"
+        )
+    wide = kept.pivot(index="seed", columns="method", values=metric).dropna()
+    if wide.empty or not {method, reference} <= set(wide.columns):
+        return None
+    return paired_difference(wide[method].to_numpy(), wide[reference].to_numpy())
+
+
+def differences(
+    runs: pd.DataFrame,
+    metrics: Sequence[str],
+    pairs: Sequence[tuple[str, str]] = (
+        ("penalized", "baseline"),
+        ("tuned", "baseline"),
+        ("augmented", "baseline"),
+    ),
+) -> pd.DataFrame:
+    """All paired differences, a row each, with Holm's correction over the whole table.
+
+    Args:
+        runs: Rows of a ledger.
+        metrics: Columns, as in ``("test_accuracy", "gap_accuracy")``.
+        pairs: ``(method, reference)``; pairs without a common seed are left out.
+
+    Returns:
+        Columns ``dataset, split, size, model, method, reference, metric, mean, low, high, n, p,
+        p_holm, verdict``; the verdict asks whether ``method`` improves on ``reference``.
+    """
+    rows = []
+    gapped = with_gaps(runs)
+    for names, group in [] if runs.empty else gapped.groupby(GROUP, sort=False, dropna=False):
+        for metric, (method, reference) in itertools.product(metrics, pairs):
+            found = difference(group, metric, method, reference)
+            if found is None:
+                continue
+            rows.append(
+                dict(zip(GROUP, names, strict=True))
+                | {"method": method, "reference": reference, "metric": metric}
+                | {key: getattr(found, key) for key in ("mean", "low", "high", "n", "p")}
+                | {"verdict": verdicts.of_difference(found, better(metric))}
+            )
+    columns = [*GROUP, "method", "reference", "metric", "mean", "low", "high", "n", "p", "verdict"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(len(columns) - 1, "p_holm", holm(table["p"].astype(float).tolist()))
+    return table
+
+
+def differences_table(
+    runs: pd.DataFrame, metrics: Sequence[str], pairs: Sequence[tuple[str, str]] | None = None
+) -> pd.DataFrame:
+    """Paired differences as printed: a row a comparison, a column a metric.
+
+    A cell reads ``mean [95 % interval]``; ``*`` marks a Holm-corrected p below 0.05 over the
+    whole table.
+    """
+    table = differences(runs, metrics, *([pairs] if pairs else []))
+    table["Comparison"] = [
+        f"{METHOD_NAMES[m]} \u2212 {METHOD_NAMES[r]}"
+        for m, r in zip(table["method"], table["reference"], strict=True)
+    ]
+    table["Data"] = _data_names(table)
+    table["Network"] = table["model"].map(lambda name: MODEL_NAMES.get(name, name))
+    table["Pairs"] = table["n"]
+    table["text"] = [
+        interval_text(row.mean, row.low, row.high, signed=True) + ("*" if row.p_holm < 0.05 else "")
+        for row in table.itertuples()
+    ]
+    table["Metric"] = table["metric"].map(lambda name: METRIC_NAMES.get(name, name))
+    index = ["Data", "Network", "Comparison", "Pairs"]
+    return _spread(table, index, [METRIC_NAMES.get(name, name) for name in metrics])
+
+
+def levels_table(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Mean and 95 % interval of every method, a column a metric."""
+    rows = []
+    gapped = with_gaps(runs)
+    for names, group in (
+        [] if runs.empty else gapped.groupby([*GROUP, "method"], sort=False, dropna=False)
+    ):
+        head = dict(zip([*GROUP, "method"], names, strict=True))
+        for metric in metrics:
+            values = group[metric].dropna().to_numpy()
+            if not values.size:
+                continue
+            interval = mean_interval(values, within=possible(metric))
+            rows.append(
+                {
+                    "Data": data_name(head["dataset"], head["split"], head["size"]),
+                    "Network": MODEL_NAMES.get(head["model"], head["model"]),
+                    "Method": METHOD_NAMES[head["method"]],
+                    "Seeds": len(group),
+                    "Metric": METRIC_NAMES.get(metric, metric),
+                    "text": interval_text(interval.mean, interval.low, interval.high),
+                }
+            )
+    index = ["Data", "Network", "Method", "Seeds"]
+    table = pd.DataFrame(rows, columns=[*index, "Metric", "text"])
+    return _spread(table, index, [METRIC_NAMES.get(name, name) for name in metrics])
+
+
+def against_published(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFrame:
+    """Published numbers beside our runs of the same protocol, with a verdict each.
+
+    A number of the paper is judged as what the paper calls it, one of a released log as what it is.
+    Where the two differ, our values measured in the same way stand beside it. A published loss is
+    divided by its lambda and compared with our unscaled cross-entropy.
+
+    Args:
+        runs: Rows of a ledger, of one data set and network; those of
+            :func:`companion.explained.with_released_metrics` hold more quantities.
+        numbers: As from :func:`companion.published.select`.
+
+    Returns:
+        Columns ``method, split, metric, definition, printed, published, mean, low, high, from, to,
+        n, same, same_n, verdict, source``: ``low`` and ``high`` bound the mean, ``from`` and ``to``
+        one further run; ``same`` is the mean of the ``same_n`` runs that are measured in the same
+        way as the number, where it is not judged by that.
+    """
+    rows = []
+    for number in numbers:
+        mine = runs if runs.empty else runs[runs["method"] == number.method]
+        values = _recorded(mine, f"{number.split}_{number.column}")
+        same = _recorded(mine, f"{number.split}_{number.same}" if number.same else "")
+        mean = mean_interval(values) if values.size else None
+        one = prediction_interval(values) if values.size else None
+        rows.append(
+            {
+                "method": number.method,
+                "split": number.split,
+                "metric": number.metric,
+                "definition": number.definition,
+                "printed": number.value,
+                "published": number.comparable,
+                "mean": mean.mean if mean else math.nan,
+                "low": mean.low if mean else math.nan,
+                "high": mean.high if mean else math.nan,
+                "from": one.low if one else math.nan,
+                "to": one.high if one else math.nan,
+                "n": int(values.size),
+                "same": float(same.mean()) if same.size else math.nan,
+                "same_n": int(same.size),
+                "verdict": verdicts.of_number(number.comparable, values),
+                "source": number.source,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def published_table(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFrame:
+    """:func:`against_published` as printed in the book."""
+    table = against_published(runs, numbers)
+    names = {"accuracy": "accuracy", "auroc": "AUC", "loss": "loss"}
+    splits = {"train": "training", "val": "validation", "test": "test"}
+    printed = pd.DataFrame(
+        {
+            "Model": table["method"].to_numpy(),
+            "Number": [
+                f"{splits[split]} {names[metric]}"
+                for split, metric in zip(table["split"], table["metric"], strict=True)
+            ],
+            "Definition": table["definition"].to_numpy(),
+            "Published": [_digits(value) for value in table["printed"]],
+            "On one scale": [_digits(value) for value in table["published"]],
+            "Recorded": [
+                interval_text(mean, low, high)
+                for mean, low, high in zip(table["mean"], table["low"], table["high"], strict=True)
+            ],
+            "One run": [
+                _range_text(low, high) for low, high in zip(table["from"], table["to"], strict=True)
+            ],
+            "Runs": table["n"].to_numpy(),
+            "Measured as it was (runs)": [
+                f"{same:.3f} ({count})" if count else "\u2013"
+                for same, count in zip(table["same"], table["same_n"], strict=True)
+            ],
+            "Verdict": table["verdict"].to_numpy(),
+        }
+    )
+    if not table["same_n"].any():
+        printed = printed.drop(columns="Measured as it was (runs)")
+    return printed
+
+
+def _recorded(runs: pd.DataFrame, column: str) -> np.ndarray:
+    """Values of a column that some rows, or all, may lack."""
+    return runs[column].dropna().to_numpy() if column in runs else np.array([])
+
+
+def of_split(runs: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Rows of one way to split the data.
+
+    Data that are recorded with a single split, such as the phantom, are returned whole.
+
+    Example:
+        >>> len(of_split(pd.DataFrame({"split": ["paper", "lesion"]}), "lesion"))
+        1
+    """
+    if runs.empty or runs["split"].nunique(dropna=False) == 1:
+        return runs
+    return runs[runs["split"] == split]
+
+
+def of_model(runs: pd.DataFrame, model: str = "paper_cnn") -> pd.DataFrame:
+    """Rows of one network."""
+    return runs if runs.empty else runs[runs["model"] == model]
+
+
+def recalls(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """Recall of every class, a row a run and class.
+
+    Args:
+        runs: Rows of a ledger, of one data set.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Returns:
+        The columns of ``runs`` that name a run, ``class`` and ``recall``. The classes of HAM10000
+        go by their names, others by their number.
+    """
+    head = [*GROUP, "method", "seed"]
+    rows = []
+    for _, run in runs.iterrows():
+        values = [float(value) for value in str(run[f"{split}_recall"]).split(";")]
+        names = [f"class {number}" for number in range(len(values))]
+        if run["dataset"] == "ham10000":
+            names = SKIN_CLASSES
+        for name, value in zip(names, values, strict=True):
+            rows.append({key: run[key] for key in head} | {"class": name, "recall": value})
+    return pd.DataFrame(rows, columns=[*head, "class", "recall"])
+
+
+def grid_means(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Mean over seeds of every setting, with its 95 % interval.
+
+    Returns:
+        A row a data set, split, network and setting: ``n`` and, for each metric, the mean under
+        its name, ``<metric>_low`` and ``<metric>_high``.
+    """
+    rows = []
+    for names, group in [] if runs.empty else runs.groupby([*GROUP, *SETTING], dropna=False):
+        row = dict(zip([*GROUP, *SETTING], names, strict=True)) | {"n": len(group)}
+        for metric in metrics:
+            interval = mean_interval(group[metric].to_numpy(), within=possible(metric))
+            row |= {
+                metric: interval.mean,
+                f"{metric}_low": interval.low,
+                f"{metric}_high": interval.high,
+            }
+        rows.append(row)
+    columns = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
+    return _chest_first(pd.DataFrame(rows, columns=[*GROUP, *SETTING, "n", *columns]))
+
+
+def split_grid(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Part the study ``grid`` into its two searches.
+
+    Returns:
+        The wide range of weights (all features, lambda 1), and the paper's 12 combinations; no
+        penalty is a candidate of both.
+    """
+    if runs.empty:
+        return runs, runs
+    wide = (runs["feature_sampling_ratio"] == 1) & (runs["lambda_"] == 1)
+    free = (runs["variance_weight"] == 0) & runs["model"].isin(runs.loc[~wide, "model"])
+    return runs[wide], runs[~wide | free]
+
+
+def of_datasets(runs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Rows of the data sets named."""
+    return runs if runs.empty else runs[runs["dataset"].isin(names)]
+
+
+def chosen(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> pd.DataFrame:
+    """The setting with the best mean over seeds, for every data set, split and network.
+
+    Args:
+        runs: Rows of the study ``grid``; no penalty, where it is among them, is a candidate.
+        metric: What to choose by; a validation metric, so that the test data stay untouched.
+
+    Returns:
+        The columns of ``GROUP`` and ``SETTING``; the first candidate wins a tie. Only seeds that
+        have every setting take part.
+
+    Example:
+        >>> runs = pd.DataFrame({"dataset": "phantom", "split": None, "size": 28,
+        ...     "model": "paper_cnn", "seed": 0, "variance_weight": [0.0, 0.01],
+        ...     "feature_sampling_ratio": 1.0, "lambda_": 1.0, "val_cross_entropy": [0.1, 0.2]})
+        >>> chosen(runs)["variance_weight"].tolist()
+        [0.0]
+    """
+    rows = []
+    for head, scores in _scores_by_group(runs, metric):
+        best = (better(metric) * scores.mean()).idxmax()
+        rows.append(head | dict(zip(SETTING, best, strict=True)))
+    return _chest_first(pd.DataFrame(rows, columns=[*GROUP, *SETTING]))
+
+
+def chosen_weights(runs: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
+    """Weight that validation cross-entropy chooses, by network, for the data sets named."""
+    table = chosen(of_datasets(runs, names))
+    return {row.model: float(row.variance_weight) for row in table.itertuples()}
+
+
+def pick_counts(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> pd.DataFrame:
+    """How often each setting wins when every seed chooses for itself.
+
+    A choice that changes from seed to seed is a choice by luck.
+
+    Returns:
+        A row a data set, split, network and setting: ``picked`` of ``seeds``.
+    """
+    rows = []
+    for head, scores in _scores_by_group(runs, metric):
+        winners = (better(metric) * scores).idxmax(axis=1).tolist()
+        rows += [
+            head
+            | dict(zip(SETTING, setting, strict=True))
+            | {"picked": winners.count(setting), "seeds": len(scores)}
+            for setting in scores.columns
+        ]
+    return _chest_first(pd.DataFrame(rows, columns=[*GROUP, *SETTING, "picked", "seeds"]))
+
+
+def setting_difference(
+    runs: pd.DataFrame, metric: str, first: Sequence[float], second: Sequence[float]
+) -> PairedDifference | None:
+    """Paired difference between two settings of the grid.
+
+    Args:
+        runs: Rows of the study ``grid``, of one data set and network.
+        metric: A column.
+        first: Weight, ratio and lambda.
+        second: The setting compared with.
+
+    Returns:
+        ``first - second`` over the seeds that both have, or ``None``.
+    """
+    if runs.empty or tuple(first) == tuple(second):
+        return None
+    parts = [
+        runs[(runs[SETTING] == list(setting)).all(axis=1)].assign(method=name)
+        for name, setting in (("first", first), ("second", second))
+    ]
+    return difference(pd.concat(parts), metric, "first", "second")
+
+
+def crossfit_difference(
+    runs: pd.DataFrame, metric: str, reference: Sequence[float]
+) -> PairedDifference | None:
+    """Difference between what validation chooses and a reference, on seeds that did not choose.
+
+    The best of several settings looks better than it is on the runs that it was picked by. So each
+    seed is left out in turn: the mean validation cross-entropy of the *other* seeds chooses, and
+    the seed left out is measured (leave-one-out cross-fitting). If all settings were alike, the
+    mean would be zero. The choices of two seeds share the remaining ones, and all share the
+    validation images, so that the interval is a little too narrow.
+
+    Args:
+        runs: Rows of the study ``grid``, of one data set and network.
+        metric: What is measured on the seed left out.
+        reference: Weight, ratio and lambda compared with; a candidate too.
+
+    Returns:
+        ``chosen - reference`` over the seeds that have every setting, or ``None`` where there are
+        fewer than two of them or no runs of the reference.
+
+    Example:
+        >>> runs = pd.DataFrame({"seed": [0, 0, 1, 1, 2, 2], "variance_weight": [0.0, 0.01] * 3,
+        ...     "feature_sampling_ratio": 1.0, "lambda_": 1.0,
+        ...     "val_cross_entropy": [0.5, 0.2, 0.4, 0.5, 0.4, 0.5]})
+        >>> # without seed 0 no penalty wins, without seed 1 or 2 the weight 0.01
+        >>> round(crossfit_difference(runs, "val_cross_entropy", NO_PENALTY).mean, 3)
+        0.067
+    """
+    if runs.empty:
+        return None
+    scores, values = (_scores(runs, name) for name in ("val_cross_entropy", metric))
+    if len(scores) < 2 or tuple(reference) not in scores:
+        return None
+    picks = {seed: scores.drop(seed).mean().idxmin() for seed in scores.index}
+    measured = [values.loc[seed, pick] for seed, pick in picks.items()]
+    return paired_difference(measured, values.loc[list(picks), tuple(reference)])
+
+
+def setting_text(weight: float, ratio: float, lambda_: float) -> str:
+    """A setting as printed: the weight alone where ratio and lambda are 1.
+
+    Example:
+        >>> setting_text(100.0, 1.0, 1.0), setting_text(0.01, 0.2, 0.5), setting_text(*NO_PENALTY)
+        ('100', '0.01, 0.2, 0.5', 'no penalty')
+    """
+    if weight == 0:
+        return "no penalty"
+    return f"{weight:g}" if (ratio, lambda_) == (1, 1) else f"{weight:g}, {ratio:g}, {lambda_:g}"
+
+
+def settings_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Validation and test metrics of every setting, a row each."""
+    metrics = ["val_cross_entropy", "val_accuracy", "test_cross_entropy", "test_auroc"]
+    means = grid_means(runs, metrics)
+    head = {
+        "Data": _data_names(means),
+        "Weight": [f"{value:g}" for value in means["variance_weight"]],
+        "Ratio": [f"{value:g}" for value in means["feature_sampling_ratio"]],
+        "Lambda": [f"{value:g}" for value in means["lambda_"]],
+        "Seeds": means["n"].to_numpy(),
+    }
+    for metric in metrics:
+        ends = zip(means[metric], means[f"{metric}_low"], means[f"{metric}_high"], strict=True)
+        head[_capital(METRIC_NAMES[metric])] = [interval_text(*each) for each in ends]
+    return pd.DataFrame(head)
+
+
+def choices(runs: pd.DataFrame) -> pd.DataFrame:
+    """What the grid chooses, how many seeds agree, and what it gains.
+
+    Args:
+        runs: The candidates, as from :func:`split_grid`.
+
+    Returns:
+        A row a data set and network: the columns of ``GROUP`` and ``SETTING``; ``picked`` of
+        ``seeds`` that would have chosen the same on their own; ``by_accuracy``, what validation
+        accuracy would have chosen; ``second``, the runner-up; and paired differences. ``lead`` is
+        the chosen minus the second best in validation cross-entropy, on the runs that chose them:
+        negative by construction, so that only an interval that holds zero says something. ``gain``
+        and ``test_gain`` are the :func:`crossfit_difference` to no penalty in validation and in
+        test cross-entropy. ``None`` where there are no pairs.
+    """
+    rows = []
+    counts, by_accuracy = pick_counts(runs), chosen(runs, "val_accuracy")
+    for row, other in zip(
+        chosen(runs).to_dict("records"), by_accuracy.to_dict("records"), strict=True
+    ):
+        mine = _complete(runs, row)
+        setting = tuple(row[name] for name in SETTING)
+        rest = chosen(mine[~_matches(mine, row, SETTING)])
+        second = tuple(rest[SETTING].iloc[0]) if len(rest) else None
+        agree = counts[_matches(counts, row, ["dataset", "size", "model", *SETTING])].iloc[0]
+        rows.append(
+            row
+            | {
+                "picked": int(agree["picked"]),
+                "seeds": int(agree["seeds"]),
+                "by_accuracy": setting_text(*(other[name] for name in SETTING)),
+                "second": setting_text(*second) if second else "\u2013",
+                "lead": second and setting_difference(mine, "val_cross_entropy", setting, second),
+                "gain": crossfit_difference(mine, "val_cross_entropy", NO_PENALTY),
+                "test_gain": crossfit_difference(mine, "test_cross_entropy", NO_PENALTY),
+            }
+        )
+    differences = ["lead", "gain", "test_gain"]
+    columns = [*GROUP, *SETTING, "picked", "seeds", "by_accuracy", "second", *differences]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def choices_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """:func:`choices` as printed in the book."""
+    table = choices(runs)
+    return pd.DataFrame(
+        {
+            "Data": _data_names(table),
+            "Network": [MODEL_NAMES[name] for name in table["model"]],
+            "Chosen": [setting_text(*each) for each in table[SETTING].itertuples(index=False)],
+            "Seeds that agree": [f"{row.picked} of {row.seeds}" for row in table.itertuples()],
+            "By accuracy": table["by_accuracy"].to_numpy(),
+            "Second best": table["second"].to_numpy(),
+            "Chosen minus second best": _gain_texts(table["lead"]),
+        }
+    )
+
+
+def choices_summary(wide: pd.DataFrame, twelve: pd.DataFrame) -> str:
+    """What the grid says, as a Markdown list that follows from its runs."""
+    lines = []
+    for name, runs in (
+        ("Among the paper's 12 combinations (weight, ratio, lambda) and no penalty", twelve),
+        ("Among the wide range of weights, 0 included", wide),
+    ):
+        for row in choices(runs).itertuples():
+            setting = setting_text(*(getattr(row, field) for field in SETTING))
+            lines.append(
+                f"**{name}**, on {data_name(row.dataset, row.split, row.size)} with the "
+                f"{MODEL_NAMES[row.model]}, validation chooses {setting}; {row.picked} of "
+                f"{row.seeds} seeds agree. What the other seeds choose, on each seed left out, "
+                f"{verdicts.phrase(row.gain, 'the validation cross-entropy')} and "
+                f"{verdicts.phrase(row.test_gain, 'the test cross-entropy')}, against no penalty."
+            )
+    return "\n".join(f"- {line}" for line in lines) or "No run is recorded yet."
+
+
+def hindsight(wide: pd.DataFrame) -> pd.DataFrame:
+    """The weight that is best on the test images, by which nobody may choose, and its price.
+
+    It is picked as the best of all candidates on the images that then measure it: its gain in test
+    cross-entropy is optimistic and no correction is made.
+
+    Args:
+        wide: The wide range of weights, as from :func:`split_grid`.
+
+    Returns:
+        A row a data set and network: the columns of ``GROUP``, ``weight``, the number of
+        ``candidates`` (no penalty is one) and of ``seeds``, and under each name of
+        :data:`HINDSIGHT_METRICS` the paired difference to no penalty, on the same runs; ``None``
+        where no penalty is best or there are no pairs.
+    """
+    rows = []
+    for row in chosen(wide, HINDSIGHT_METRICS[0]).to_dict("records"):
+        mine = _complete(wide, row)
+        setting = tuple(row[name] for name in SETTING)
+        rows.append(
+            {name: row[name] for name in GROUP}
+            | {
+                "weight": setting[0],
+                "candidates": mine["variance_weight"].nunique(),
+                "seeds": mine["seed"].nunique(),
+            }
+            | {
+                metric: setting_difference(mine, metric, setting, NO_PENALTY)
+                for metric in HINDSIGHT_METRICS
+            }
+        )
+    columns = [*GROUP, "weight", "candidates", "seeds", *HINDSIGHT_METRICS]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def hindsight_table(wide: pd.DataFrame) -> pd.DataFrame:
+    """:func:`hindsight` as printed in the book: a row a metric."""
+    rows = [
+        {
+            "Data": data_name(row["dataset"], row["split"], row["size"]),
+            "Network": MODEL_NAMES[row["model"]],
+            "Best on test": setting_text(row["weight"], 1, 1),
+            "Picked from": f"{row['candidates']} weights",
+            "Seeds": row["seeds"],
+            "Metric": METRIC_NAMES[metric],
+            "Change": text,
+        }
+        for row in hindsight(wide).to_dict("records")
+        for metric, text in zip(
+            HINDSIGHT_METRICS, _gain_texts(row[name] for name in HINDSIGHT_METRICS), strict=True
+        )
+    ]
+    columns = ["Data", "Network", "Best on test", "Picked from", "Seeds", "Metric", "Change"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def cost(runs: pd.DataFrame) -> dict[str, object]:
+    """What a study took: runs, hours of computing, seconds a run, hardware.
+
+    Example:
+        >>> cost(pd.DataFrame({"seconds": [3600.0, 7200.0], "device": ["CPU", "CPU"]}))
+        {'runs': 2, 'hours': 3.0, 'seconds_per_run': 5400.0, 'device': 'CPU'}
+    """
+    if runs.empty:
+        return {"runs": 0, "hours": 0.0, "seconds_per_run": 0.0, "device": "none yet"}
+    seconds = runs["seconds"].astype(float)
+    return {
+        "runs": len(runs),
+        "hours": float(seconds.sum() / 3600),
+        "seconds_per_run": float(seconds.mean()),
+        "device": ", ".join(dict.fromkeys(runs["device"].astype(str))),
+    }
+
+
+def cost_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """:func:`cost` of several studies as printed in the book."""
+    rows = []
+    for name, runs in studies.items():
+        spent = cost(runs)
+        rows.append(
+            {
+                "Study": name,
+                "Runs": spent["runs"],
+                "Seconds a run": f"{spent['seconds_per_run']:.0f}",
+                "Hours in all": f"{spent['hours']:.1f}",
+                "Hardware": spent["device"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def interval_text(
+    mean: float, low: float, high: float, digits: int = 3, *, signed: bool = False
+) -> str:
+    """A mean with its interval as printed in every table.
+
+    Example:
+        >>> print(interval_text(0.8, 0.775, 0.825), interval_text(0.8, math.nan, math.nan))
+        0.800 [0.775, 0.825] 0.800
+    """
+    if math.isnan(mean):
+        return "\u2013"
+    sign = "+" if signed else ""
+    text = f"{mean:{sign}.{digits}f}"
+    if not math.isnan(low):
+        text += f" [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+    return text.replace("-", "\u2212")
+
+
+def to_html(table: pd.DataFrame, raw: Sequence[str] = ()) -> str:
+    """A table as HTML that is the same at every run and scrolls on a phone.
+
+    Args:
+        table: What to print; text is escaped.
+        raw: Columns that hold HTML of our own, such as links.
+
+    Example:
+        >>> "a &lt; b" in to_html(pd.DataFrame({"x": ["a < b"]}))
+        True
+    """
+    if table.empty:
+        return "<p>No run is recorded yet.</p>"
+    safe = table.copy()
+    for name in safe.columns:
+        if name not in raw:
+            safe[name] = [_cell(str(value)) for value in safe[name]]
+    body = safe.to_html(index=False, border=0, escape=False, justify="left")
+    return f'<div style="overflow-x: auto">{body}</div>'
+
+
+def show(table: pd.DataFrame, raw: Sequence[str] = ()) -> HTML:
+    """Print a table in a notebook."""
+    from IPython.display import HTML
+
+    return HTML(to_html(table, raw))
+
+
+def data_name(dataset: str, split: str, size: int) -> str:
+    """Name of a data set as printed.
+
+    Example:
+        >>> data_name("ham10000", "lesion", 28)
+        'HAM10000 split by lesion, 28 px'
+    """
+    name = DATASET_NAMES.get(dataset, dataset)
+    if dataset == "ham10000":
+        name += " split by lesion" if split == "lesion" else " split by image"
+    return f"{name}, {size} px"
+
+
+def _data_names(table: pd.DataFrame) -> list[str]:
+    return [
+        data_name(*each) for each in table[["dataset", "split", "size"]].itertuples(index=False)
+    ]
+
+
+def _cell(text: str) -> str:
+    """Escaped; a mean and its interval stay on one line."""
+    escaped = html.escape(text)
+    return escaped.replace(" ", "&nbsp;") if "[" in text else escaped
+
+
+def _chest_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Data sets in the order of the book."""
+    order = list(DATASET_NAMES)
+    return table.sort_values(
+        "dataset", key=lambda names: names.map(order.index), kind="stable", ignore_index=True
+    )
+
+
+def _scores(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A row a seed, a column a setting; a seed that lacks a setting would tilt the means."""
+    twice = runs.duplicated(["seed", *SETTING])
+    if twice.any():
+        raise ValueError(
+            f"seed {runs[twice]['seed'].iloc[0]} has a setting more than once: select one data "
+            "set, split, size and network before you compare"
+        )
+    return runs.pivot(index="seed", columns=SETTING, values=metric).dropna()
+
+
+def _complete(runs: pd.DataFrame, row: Mapping[str, object]) -> pd.DataFrame:
+    """Rows of the data set and network of ``row``, of the seeds that have every setting."""
+    # One split for each data set of the grid; it may be missing, and so equals nothing.
+    mine = runs[_matches(runs, row, ["dataset", "size", "model"])]
+    return mine[mine["seed"].isin(_scores(mine, "val_cross_entropy").index)]
+
+
+def _scores_by_group(
+    runs: pd.DataFrame, metric: str
+) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+    """The columns of ``GROUP`` and the scores of each data set, split, size and network."""
+    for names, group in [] if runs.empty else runs.groupby(GROUP, dropna=False):
+        scores = _scores(group, metric)
+        if len(scores):
+            yield dict(zip(GROUP, names, strict=True)), scores
+
+
+def _matches(table: pd.DataFrame, row: Mapping[str, object], names: Sequence[str]) -> pd.Series:
+    """Rows that agree with ``row`` in the columns named."""
+    return (table[list(names)] == [row[name] for name in names]).all(axis=1)
+
+
+def _gain_texts(gains: Iterable[PairedDifference | None]) -> list[str]:
+    return [
+        interval_text(gain.mean, gain.low, gain.high, signed=True) if gain else "\u2013"
+        for gain in gains
+    ]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _digits(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _range_text(low: float, high: float, digits: int = 3) -> str:
+    if math.isnan(low):
+        return "\u2013"
+    return f"{low:.{digits}f} to {high:.{digits}f}".replace("-", "\u2212")
+
+
+def _spread(table: pd.DataFrame, index: list[str], columns: list[str]) -> pd.DataFrame:
+    """One row for each combination of ``index``, in order of appearance."""
+    if table.empty:
+        return pd.DataFrame(columns=[*index, *columns])
+    order = table.drop_duplicates(index)[index]
+    wide = table.pivot(index=index, columns="Metric", values="text")
+    return (
+        order.join(wide.reindex(columns=columns), on=index).fillna("\u2013").reset_index(drop=True)
+    )

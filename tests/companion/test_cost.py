@@ -1,0 +1,467 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from companion import cost, tables
+from tests.companion.synthetic_cost import (
+    CPU,
+    GPU,
+    MADE,
+    growth,
+    overhead,
+    record,
+    record_all,
+    throughput,
+)
+from varreg.lab.ledger import LedgerError
+
+TABLES = {
+    "overhead": (cost.overhead_table, cost.memory_table),
+    "bandwidth": (cost.bandwidth_table,),
+    "roofline": (cost.roofline_table,),
+    "throughput": (cost.throughput_table,),
+    "ensemble": (cost.ensemble_table,),
+    "growth": (cost.growth_table,),
+    "decoding": (cost.decoding_table,),
+    "larger_than_memory": (cost.training_table,),
+    "project": (cost.project_table,),
+}
+
+
+@pytest.fixture
+def on_cpu(tmp_path):
+    record_all(tmp_path / "cpu")
+    return cost.gather(tmp_path / "cpu")
+
+
+@pytest.fixture
+def on_both(tmp_path):
+    for device in (CPU, GPU):
+        record_all(tmp_path / "both", device)
+    return cost.gather(tmp_path / "both")
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_the_questions_are_those_that_the_benchmarks_record():
+    """A new benchmark whose table nobody shows would be recorded for nothing."""
+    folder = Path(__file__).parents[2] / "benchmarks"
+    if not folder.is_dir():
+        pytest.skip("the benchmarks are not beside the tests")
+    text = "".join(file.read_text() for file in folder.glob("*.py"))
+    recorded = {name for name in cost.QUESTIONS if f'record("{name}"' in text}
+    assert recorded == set(cost.QUESTIONS) == set(MADE) == set(TABLES)
+    assert text.count('record("') == len(cost.QUESTIONS)
+
+
+def test_every_recording_of_a_device_counts(tmp_path):
+    for device, seconds in ((CPU, 1.0), (GPU, 2.0), (CPU, 4.0), (CPU, 3.0)):
+        rows = [{"command": "make book", "seconds": seconds}]
+        record(tmp_path, "project", rows, device=device, note="")
+    cpu, gpu = cost.read("project", tmp_path)
+    assert (cpu.device, cpu.on_gpu, len(cpu.dates)) == (CPU, False, 3)
+    assert (gpu.device, gpu.on_gpu, len(gpu.dates)) == (GPU, True, 1)
+    (line,) = cpu.lines()
+    assert line == {
+        "command": "make book",
+        "seconds": cost.Spread((1.0, 4.0, 3.0)),
+        "recordings": 3,
+    }
+    assert cost.project_table([cpu]).iloc[0].tolist() == ["make book", "3 s (1 s to 4 s)", "3"]
+    assert cpu.notes == ()
+
+
+def test_another_number_of_threads_is_another_device(tmp_path):
+    for threads, seconds in ((2, 1.0), (1, 2.0)):
+        rows = [{"command": "make book", "seconds": seconds}]
+        record(tmp_path, "project", rows, threads=threads)
+    two, one = cost.read("project", tmp_path)
+    assert (two.name, one.name) == (f"{CPU}, 2 threads", f"{CPU}, 1 thread")
+    assert (two.rows["seconds"].tolist(), one.rows["seconds"].tolist()) == ([1.0], [2.0])
+
+
+def test_a_device_has_only_the_columns_that_it_was_recorded_with(tmp_path):
+    record(tmp_path, "project", [{"command": "make book", "seconds": 1.0, "old": 1}], device=GPU)
+    record(tmp_path, "project", [{"command": "make book", "seconds": 1.0, "new": 1}])
+    gpu, cpu = cost.read("project", tmp_path)
+    assert list(gpu.rows.drop(columns="recording")) == ["command", "seconds", "old"]
+    assert list(cpu.rows.drop(columns="recording")) == ["command", "seconds", "new"]
+
+
+@pytest.mark.parametrize(
+    ("values", "ends", "text"),
+    [
+        ((), (), "\u2013"),
+        ((1.5,), (), "1.500"),
+        ((1.5,), (1.4, 1.6), "1.500 [1.400, 1.600]"),
+        ((1.5, 1.5), (1.4, 1.6), "1.500"),
+        ((3.72, 2.53), (1.4, 1.6), "3.125 (2.530 to 3.720)"),
+        ((1.0, 5.0, 2.0), (), "2.000 (1.000 to 5.000)"),
+    ],
+)
+def test_a_spread_is_the_median_with_the_lowest_and_the_highest(values, ends, text):
+    assert cost.Spread(values, *ends).text() == text
+
+
+def test_the_ends_of_a_bootstrap_are_never_shown(tmp_path):
+    """Version 0.2.0 recorded them, of three to eight hundred turns."""
+    for question, old in (("overhead", "ratio"), ("throughput", "ratio"), ("ensemble", "gain")):
+        rows = [
+            {name: value for name, value in row.items() if name not in ("low", "high", "turns")}
+            | {f"{old}_low": 77.7, f"{old}_high": 88.8}
+            for row in MADE[question]()
+        ]
+        note = "x; medians of 3 turns with 95 % bootstrap intervals"
+        record(tmp_path, question, rows, note=note)
+    found = cost.gather(tmp_path)
+    printed = [make(found[question]) for question in found for make in TABLES[question]]
+    printed += [cost.targets_table(found), cost.source(found["ensemble"])]
+    printed += cost.sentences(found).values()
+    for text in map(str, printed):
+        assert not set(text.replace("[", " ").split()) & {"77.7", "88.8"}
+        assert "bootstrap" not in text
+    assert "medians of 3 turns." in cost.source(found["ensemble"])
+    record(tmp_path, "ensemble", MADE["ensemble"](), note="x; medians of 3 turns")
+    assert cost.source(cost.read("ensemble", tmp_path)).count("medians of 3 turns") == 1
+    assert "[" not in cost.overhead_table(found["overhead"]).to_string()
+
+
+def test_a_wrong_question_and_a_damaged_ledger_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="'overheads'; allowed are overhead, bandwidth"):
+        cost.read("overheads", tmp_path)
+    record(tmp_path, "project", [{"command": "make book", "seconds": 1.0}])
+    with (tmp_path / "benchmarks" / "project" / "runs.csv").open("a") as file:
+        file.write("cut")
+    with pytest.raises(LedgerError, match="cut short"):
+        cost.gather(tmp_path)
+
+
+# ---------------------------------------------------------------- growth
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    exponent=st.floats(0.5, 2),
+    factor=st.floats(1e-9, 1e3),
+    share=st.sampled_from([0.0, 0.3, 3.0]),
+)
+def test_a_known_curve_is_found(exponent, factor, share):
+    values = np.geomspace(10, 1e6, 9)
+    power = factor * values**exponent
+    fixed = share * power[2]
+    found = cost.fit_growth(values, fixed + power)
+    assert found.exponent == pytest.approx(exponent, abs=1e-3)
+    assert found.fixed == pytest.approx(fixed, rel=1e-2, abs=1e-3 * power[0])
+    assert found.seconds(values) == pytest.approx(fixed + power, rel=1e-3)
+    assert found.worst == pytest.approx(1, abs=1e-3)
+
+
+def test_a_linear_cost_with_noise_stays_linear():
+    values = np.geomspace(1e3, 1e7, 9)
+    noise = np.exp(np.random.default_rng(0).normal(0, 0.03, len(values)))
+    found = cost.fit_growth(values, noise * (1e-4 + 1e-9 * values))
+    assert found.exponent == pytest.approx(1, abs=0.05)
+    assert found.fixed == pytest.approx(1e-4, rel=0.1)
+
+
+def test_a_cliff_is_seen():
+    values = np.geomspace(1e3, 1e7, 9)
+    seconds = 1e-9 * values
+    seconds[5] *= 4
+    assert cost.fit_growth(values, seconds).worst > 2
+
+
+def test_without_a_fixed_part_the_curve_is_numpys_line_through_the_logarithms():
+    values, seconds = [0.01, 0.1, 1.0], [8.0, 7.5, 7.6]
+    slope, height = np.polyfit(np.log(values), np.log(seconds), 1)
+    found = cost.fit_growth(values, seconds, fixed_cost=False)
+    assert (found.fixed, found.exponent) == (0, pytest.approx(slope))
+    assert found.factor == pytest.approx(np.exp(height))
+    assert found.exponent < 0
+    assert found.worst < 1.05
+
+
+def test_as_many_points_as_parameters_say_nothing_about_the_fit():
+    assert math.isnan(cost.fit_growth([1, 10, 100], [1, 10, 90]).worst)
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds", "said"),
+    [
+        ([1, 2], [1, 2], "3 or more"),
+        ([1, 2, 3], [1, 2], "as many of one"),
+        ([1, 1, 2], [1, 2, 3], "3 or more"),
+        ([0, 1, 2], [1, 2, 3], "positive"),
+        ([1, 2, 3], [1, math.nan, 3], "positive and finite"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(values, seconds, said):
+    with pytest.raises(ValueError, match=said):
+        cost.fit_growth(values, seconds)
+
+
+def test_every_recording_has_a_curve(tmp_path):
+    for exponent in (0.9, 1.1, 1.05):
+        record(tmp_path, "growth", growth(exponent=exponent))
+    table = cost.growth_table(cost.read("growth", tmp_path)).set_index("Quantity")
+    assert table.loc["Features", "Exponent"] == "1.05 (0.90 to 1.10)"
+    assert set(table["Recordings"]) == {"3"}
+
+
+def test_growths_fits_each_quantity(tmp_path):
+    record(tmp_path, "growth", growth(exponent=1.5))
+    found = cost.growths(cost.read("growth", tmp_path)[0])
+    exponents = {name: round(each.exponent, 2) for name, (each,) in found.items()}
+    assert exponents == {"batch": 1.5, "features": 1.5, "ratio": 0, "images": 1.5}
+
+
+# ---------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize("question", TABLES)
+def test_every_table_names_the_device_only_where_there_are_several(question, on_both):
+    for make in TABLES[question]:
+        one, two = make(on_both[question][:1]), make(on_both[question])
+        assert "Device" not in one
+        name = on_both[question][0].name
+        assert two["Device"].tolist() == [name] * len(one) + [GPU] * len(one)
+        assert set(two["Recordings"]) == {"1"}
+        assert not two.isna().any(axis=None)
+        assert make([]).empty
+        assert "No run is recorded yet" in tables.to_html(make([]))
+
+
+def test_overhead_shows_milliseconds_without_and_ratios_with(on_cpu):
+    table = cost.overhead_table(on_cpu["overhead"]).set_index("Penalty")
+    column = table["ResNet-18, 64 px, batch 32"]
+    assert column["no penalty"] == "10.00 ms"
+    assert column["DeCov"] == "1.300 [1.250, 1.350]"
+    memory = cost.memory_table(on_cpu["overhead"]).set_index("Penalty")
+    assert memory.loc[["no penalty", "DeCov"], "ResNet-18, 64 px, batch 32"].tolist() == [
+        "20.0 MB",
+        "1.200",
+    ]
+
+
+def test_networks_that_differ_between_devices_have_columns_of_their_own(tmp_path):
+    record(tmp_path, "overhead", overhead())
+    larger = [row | {"pixels": 224} for row in overhead() if row["model"] == "resnet18"]
+    record(tmp_path, "overhead", larger, device=GPU)
+    table = cost.overhead_table(cost.read("overhead", tmp_path))
+    assert table["ResNet-18, 224 px, batch 32"].tolist()[: len(table) // 2] == ["\u2013"] * 7
+
+
+def test_growth_is_printed_with_units_and_without_a_signed_zero(on_cpu):
+    table = cost.growth_table(on_cpu["growth"]).set_index("Quantity")
+    assert table["Exponent"].to_dict() == {
+        "Images in a batch": "1.00",
+        "Features": "1.00",
+        "Sampling ratio": "0.00",
+        "Training images": "1.00",
+    }
+    assert table.loc["Features", ["To", "Shortest", "Longest", "Fixed part"]].tolist() == [
+        "1,000,000",
+        "11 ms",
+        "10 s",
+        "1 ms",
+    ]
+    assert table.loc["Training images", "Farthest from the curve"] == "\u2013"
+
+
+# ---------------------------------------------------------------- targets
+
+
+def by_name(recorded, device=f"{CPU}, 2 threads"):
+    return {
+        (each.what, each.where): each for each in cost.targets(recorded) if each.device == device
+    }
+
+
+def step_times(results, *ratios, **changed):
+    for ratio in ratios:
+        record(results, "overhead", overhead(ratio=ratio, **changed))
+
+
+def test_targets_are_judged_by_the_median_over_recordings(tmp_path):
+    step_times(tmp_path, 1.01, 1.10, 1.025)
+    found = by_name(cost.gather(tmp_path))
+    assert len(found) == 9
+    drawn = found["Time of a step, ratio 0.2", "small CNN, 28 px, batch 128"]
+    whole = found["Time of a step, all features", "small CNN, 28 px, batch 128"]
+    assert (drawn.bound, drawn.met, drawn.kept, drawn.divided) == (1.02, False, 1, True)
+    assert (whole.bound, whole.met, whole.kept, whole.divided) == (1.03, True, 2, True)
+    assert whole.again == "0.990"
+    shown = cost.targets_table(cost.gather(tmp_path))
+    assert shown["Measured"].tolist()[:2] == ["1.025 (1.010 to 1.100)"] * 2
+    assert shown["Bound"].tolist()[:2] == ["at most 1.03", "at most 1.02"]
+    assert shown["Met"].tolist()[:3] == [
+        "divided, by the median yes",
+        "divided, by the median no",
+        "yes",
+    ]
+    assert shown["Recordings that meet it"].tolist()[:3] == ["2 of 3", "1 of 3", "3 of 3"]
+
+
+def test_the_better_of_two_recordings_is_not_shown_alone(tmp_path):
+    """Ten minutes apart, it was 2.5 times and 3.7 times as fast as MedMNIST's loop."""
+    for loop in (2.53, 3.73):
+        record(tmp_path, "throughput", throughput(loop=loop))
+    found = cost.gather(tmp_path)
+    row = cost.throughput_table(found["throughput"]).iloc[0]
+    assert (row["Times as fast"], row["Recordings"]) == ("3.13 (2.53 to 3.73)", "2")
+    assert "3.1 (2.5 to 3.7) times as many" in cost.sentences(found)["engine"]
+    sentence = cost.targets_sentence(found)
+    assert "on both sides of the bound for: images a second, against MedMNIST loop" in sentence
+
+
+def test_the_larger_of_both_peaks_counts(tmp_path):
+    rows = overhead()
+    drawn = [row for row in rows if row["penalty"] == "varreg, ratio 0.2"]
+    drawn[0]["peak_ratio"] = 1.02
+    record(tmp_path, "overhead", rows)
+    found = by_name(cost.gather(tmp_path))
+    assert not found["Peak memory of a step", "small CNN, 28 px, batch 128"].met
+    assert found["Peak memory of a step", "ResNet-18, 64 px, batch 32"].met
+
+
+def test_each_peer_has_its_own_bound(tmp_path):
+    record(tmp_path, "throughput", throughput(loop=4, keras=4))
+    found = cost.targets(cost.gather(tmp_path))
+    assert [(each.bound, each.met) for each in found] == [(3, True), (5, False)]
+
+
+def test_a_gpu_is_asked_other_things_than_a_cpu(on_both):
+    cpu, gpu = by_name(on_both), by_name(on_both, GPU)
+    assert {each.bound for name, each in gpu.items() if name[0].startswith("Time")} == {1.01}
+    assert not any(where.startswith("small CNN") for what, where in gpu if "step" in what)
+    shares = {where: each.met for (what, where), each in gpu.items() if "copy" in what}
+    assert shares == {"100 MB of features": True, "400 MB of features": False}
+    assert not any("copy" in what or "seeds" in what for what, _ in cpu)
+
+
+def test_seeds_count_at_sixteen_members(tmp_path):
+    rows = [row | {"members": 16, "gain": 9.0} for row in MADE["ensemble"]()[-1:]]
+    record(tmp_path, "ensemble", [*MADE["ensemble"](), *rows], device=GPU)
+    (only,) = cost.targets(cost.gather(tmp_path))
+    assert (only.measured.values, only.bound, only.met) == ((9.0,), 8, True)
+
+
+def test_without_a_gpu_the_page_says_so(on_cpu, on_both):
+    assert "No GPU could be had" in cost.gpu_sentence(on_cpu)
+    assert cost.gpu_sentence(on_both).endswith(f"{GPU}.")
+    assert cost.targets_table({}).empty
+
+
+def test_what_is_not_met_is_named_and_counted(tmp_path):
+    step_times(tmp_path, 1.02, 1.0)
+    sentence = "By the median, 9 of 9 bounds are met."
+    assert cost.targets_sentence(cost.gather(tmp_path)) == sentence
+    step_times(tmp_path, 1.025, 1.025, 1.025)
+    sentence = cost.targets_sentence(cost.gather(tmp_path))
+    assert "6 of 9 bounds are met. Not met: time of a step, ratio 0.2 (small" in sentence
+    divided = sentence.partition("on both sides of the bound for: ")[2]
+    assert divided.count("ratio 0.2") == 3
+    assert "all features" not in divided
+
+
+def test_what_was_measured_once_is_named(tmp_path):
+    step_times(tmp_path, 1.0)
+    assert "Measured only once" in cost.targets_sentence(cost.gather(tmp_path))
+
+
+def test_no_bound_is_anybodys_order(on_both):
+    said = cost.targets_table(on_both).to_string() + cost.targets_sentence(on_both)
+    assert "asked" not in said.lower()
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def test_every_sentence_names_the_hardware(on_both):
+    for name, sentence in cost.sentences(on_both).items():
+        assert f"On {CPU}, 2 threads: " in sentence, name
+        assert f"On {GPU}: " in sentence, name
+
+
+def test_sentences_hold_what_was_recorded(on_cpu):
+    words = cost.sentences(on_cpu)
+    assert "takes 1.020 times (single recordings: 1.020) as long as without it" in words["step"]
+    assert "recipe takes 1.100 to 1.200 times" in words["step"]
+    assert "a second time, comes out at 0.990" in words["step"]
+    assert "at most 1.000 times the peak" in words["memory"]
+    assert "1.200 times (DeCov" in words["memory"]
+    assert "4.0 [3.9, 4.1] times as many images as the MedMNIST loop (small" in words["engine"]
+    assert "2.0 [1.9, 2.1] times as many images as Keras 3, x (paper's" in words["engine"]
+    assert words["seeds"].endswith("other: 9.0 [8.9, 9.1] times (small CNN, 28 px, batch 128).")
+    assert "1.00 in the features" in words["growth"]
+    assert "takes 7 MB more memory" in words["folder"]
+    assert "the decoded array grows by 99 MB" in words["folder"]
+    assert "`make book` takes 40 s and `make test` takes 80 s." in words["project"]
+
+
+def test_the_roof_says_what_is_out_of_reach_and_only_that(tmp_path):
+    record(tmp_path, "roofline", MADE["roofline"](0.8))
+    record(tmp_path, "throughput", throughput(keras=2.0))
+    assert "only 2.5 times as fast as Keras 3, x" in cost.sentences(cost.gather(tmp_path))["roof"]
+    for _ in range(2):
+        record(tmp_path, "throughput", throughput(keras=4.5))  # the median is 4.5
+    assert "Even at the roof" not in cost.sentences(cost.gather(tmp_path))["roof"]
+
+
+def test_without_a_recording_every_sentence_says_how_to_make_one():
+    words = cost.sentences({})
+    assert set(words.values()) == {"Not recorded yet: the scripts in `benchmarks` do it."}
+    assert cost.targets_sentence({}) == cost.source([]) == words["step"]
+
+
+def test_the_source_of_a_section_names_hardware_recordings_and_settings(on_both, tmp_path):
+    first, second = cost.source(on_both["overhead"]).split("\n\n")
+    assert first == f"*{CPU}, 2 threads, PyTorch 2.6.0: 1 recording, 2026-01-01.* a note."
+    assert second == f"*{GPU}, PyTorch 2.6.0: 1 recording, 2026-01-01.* a note."
+    table = cost.hardware_table(on_both)
+    assert table["Device"].tolist() == [f"{CPU}, 2 threads", GPU]
+    assert table["Recordings"].str.count(",").tolist() == [len(MADE) - 1] * 2
+    assert table["With uncommitted changes"].tolist() == ["0 of 9"] * 2
+
+
+def test_recordings_from_uncommitted_code_are_counted(tmp_path):
+    for commit in ("abc", "abc+", "", "def+"):
+        record(tmp_path, "project", MADE["project"](), commit=commit, at="2026-01-02T")
+    found = cost.gather(tmp_path)
+    assert "4 recordings, 2026-01-02, 2 of code with uncommitted" in cost.source(found["project"])
+    assert cost.hardware_table(found)["With uncommitted changes"].tolist() == ["2 of 4"]
+
+
+# ---------------------------------------------------------------- the time of a step
+
+
+def test_step_ratios_compare_within_a_recording(tmp_path):
+    for level in (1.0, 2.0):
+        rows = overhead()
+        for row in rows:
+            row["ratio"] *= 1 if row["penalty"] == cost.PLAIN else level
+        record(tmp_path, "overhead", rows)
+    (found,) = cost.read("overhead", tmp_path)
+    ratios = cost.step_ratios(found, cost.RELEASED[0.2])
+    assert list(ratios) == [
+        "small CNN, 28 px, batch 128",
+        "ResNet-18, 64 px, batch 32",
+        "paper's network, 224 px, batch 32",
+    ]
+    assert {spread.values for spread in ratios.values()} == {(1.1, 2.2)}
+    against = cost.step_ratios(found, cost.RELEASED[0.2], cost.RELEASED[1.0])
+    for spread in against.values():
+        assert spread.values == pytest.approx((1.1 / 1.2,) * 2)
+    assert cost.step_ratios(found, "none of these") == {}
+
+
+def test_chosen_rows_of_the_overhead_are_those_of_the_whole_table(on_both):
+    recordings = on_both["overhead"]
+    whole, part = cost.overhead_table(recordings), cost.overhead_table(recordings, ["DeCov"])
+    assert part["Penalty"].tolist() == [cost.PLAIN, "DeCov"] * 2
+    assert len(whole.merge(part)) == len(part)

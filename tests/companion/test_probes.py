@@ -1,0 +1,423 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from companion.probes import (
+    PROBES,
+    Unit,
+    bits,
+    carried,
+    leakage,
+    predictions,
+    temperature,
+    thresholds,
+    units,
+)
+from companion.studies import specs
+from varreg.lab import runs
+from varreg.lab.columns import PROVENANCE_COLUMNS
+from varreg.lab.datasets.core import Subset
+from varreg.lab.ledger import Ledger
+from varreg.lab.metrics import classification_metrics, cross_entropy
+from varreg.lab.runs import RunSpec, run_all
+from varreg.lab.training import batches, predict
+
+# ---------------------------------------------------------------- units and their record
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_units_are_different_and_keep_their_keys(probe):
+    listed = units(probe)
+    assert len({unit.key for unit in listed}) == len(listed) > 1
+    assert {unit.study for unit in listed} == {probe}
+
+
+def test_recorded_keys_stay_as_they_are():
+    # In results/: another key would orphan what was recorded.
+    unit = Unit("carried", (("mode", "fresh"), ("seed", 0)))
+    assert unit.key == "8b1fc401ab66"
+    assert Unit("norms", unit.settings).key != unit.key
+
+
+def test_an_unknown_probe():
+    with pytest.raises(ValueError, match="probe is 'pulse'; allowed are predictions, carried"):
+        units("pulse")
+
+
+@pytest.fixture
+def small(monkeypatch, make_dataset):
+    """Every data set is a small one in memory, every training two epochs."""
+
+    def use(task: str = "binary", channels: int = 1):
+        data = make_dataset(task, size=12, channels=channels, classes=7, counts=(64, 32, 32))
+        train = dataclasses.replace(data.train, groups=torch.arange(64))
+        test = dataclasses.replace(data.test, groups=torch.arange(48, 80))
+        data = dataclasses.replace(data, train=train, test=test)
+        monkeypatch.setattr(runs.datasets, "load", lambda *_, **__: data)
+        runs._prepared.cache_clear()
+        build, fit = runs.models.build, runs.fit
+        monkeypatch.setattr(
+            runs.models, "build", lambda name, **given: build(name, **given | {"size": 12})
+        )
+        monkeypatch.setattr(runs, "fit", lambda *a, **given: fit(*a, **given | {"epochs": 2}))
+        return data
+
+    yield use
+    runs._prepared.cache_clear()
+
+
+def test_a_probe_is_recorded_like_a_study(small, tmp_path):
+    small()
+    wanted = units("norms")[:2]
+    table = run_all(wanted, results=tmp_path, progress=False)
+    assert table["key"].tolist() == [unit.key for unit in wanted]
+    assert table[list(PROVENANCE_COLUMNS)].notna().all(axis=None)
+    assert table["model"].tolist() == ["paper_cnn", "paper_cnn"]
+    details = Ledger("norms", tmp_path).curves()
+    assert details["epoch"].tolist() == [0, 1, 2, 0, 1, 2]
+    before = (tmp_path / "norms" / "runs.csv").read_bytes()
+    run_all(wanted, results=tmp_path, progress=False)
+    assert (tmp_path / "norms" / "runs.csv").read_bytes() == before
+
+
+# ---------------------------------------------------------------- what each one measures
+
+
+def test_norms_by_hand(small):
+    data = small()
+    row, details = units("norms")[1].execute()
+    assert (row["variance_weight"], len(details)) == (0.01, 3)
+    spec = RunSpec(
+        study="x",
+        dataset="pneumoniamnist",
+        method="penalized",
+        model="paper_cnn",
+        seed=0,
+        variance_weight=0.01,
+        epochs=2,
+    )
+    run = runs.train_run(spec)
+    assert run.fit.best_epoch == 2  # so the weights kept are those of the last look
+    with torch.inference_mode():
+        features = run.model.features(run.fit.scaling(data.val.images)).double().numpy()
+    last = details[-1]
+    assert last["feature_rms"] == pytest.approx(np.sqrt((features**2).mean()), rel=1e-5)
+    assert last["feature_variance"] == pytest.approx(features.var(0).mean(), rel=1e-5)
+    relative = features.var(0).mean() / (features**2).mean()
+    assert last["relative_variance"] == pytest.approx(relative, rel=1e-5)
+    assert last["head_norm"] == pytest.approx(run.model.head.weight.norm().item(), rel=1e-6)
+
+
+def test_carried_weights_go_on_from_where_they_were(small, monkeypatch):
+    data = small()
+    starts = []
+    fit = runs.fit
+
+    def watched(model, *arguments, **settings):
+        starts.append(torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone())
+        result = fit(model, *arguments, **settings)
+        starts.append(torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone())
+        return result
+
+    monkeypatch.setattr(runs, "fit", watched)
+    row, details = Unit("carried", (("mode", "carried"), ("seed", 0))).execute()
+    before, after = starts[2::2], starts[1:-1:2]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert [found["place"] for found in details] == list(range(1, 13))
+    labels = bits.unpack(row["val_labels"], row["val_images"])
+    np.testing.assert_array_equal(labels, data.val.labels.numpy())
+    right = bits.unpack(details[-1]["val_right"], row["val_images"])
+    assert right.mean() == pytest.approx(details[-1]["val_accuracy"])
+
+    starts.clear()
+    Unit("carried", (("mode", "fresh"), ("seed", 0))).execute()
+    assert not any(torch.equal(a, b) for a, b in zip(starts[2::2], starts[1:-1:2], strict=True))
+
+
+def test_the_order_of_the_released_search():
+    first, second = carried.ORDER[:2]
+    assert first == {"feature_sampling_ratio": 0.2, "lambda_": 0.5, "variance_weight": 0.01}
+    assert second["variance_weight"] == 0.1
+    assert len({tuple(found.values()) for found in carried.ORDER}) == 12
+
+
+def test_sampling_noise_falls_with_the_ratio(small):
+    small()
+    _, details = units("sampling")[1].execute()
+    table = pd.DataFrame(details).set_index("ratio")
+    assert table.loc[0.0, "step_ratio"] == 1.0
+    assert (table["step_ratio"] > 0).all()
+    assert table.loc[0.0, "comb_step_ratio"] == 1.0
+    assert (table["comb_step_ratio"] > 0).all()
+    for noise, bias in (("gradient_noise", "bias"), ("comb_noise", "comb_bias")):
+        assert table.loc[0.05, noise] > table.loc[0.2, noise] > table.loc[1.0, noise]
+        assert table.loc[1.0, noise] == pytest.approx(0, abs=1e-9)
+        assert (table.loc[0.05:0.5, bias] < 2).all()  # unbiased: about one standard error
+
+
+@pytest.mark.parametrize("unit", units("leakage")[:3], ids=lambda unit: unit.setting["training"])
+def test_leakage_counts_every_test_image_once(small, unit):
+    small("multiclass", channels=3)
+    row, details = unit.execute()
+    table = pd.DataFrame(details)
+    assert table["images"].sum() == 32
+    assert table.groupby("seen")["images"].sum().tolist() == [16, 16]  # groups 48 to 63 overlap
+    assert (table["right"] <= table["images"]).all()
+    assert row["training_images"] == (64 if unit.setting["training"] == "all images" else 48)
+
+
+def test_what_is_left_out_of_training(small):
+    data = small("multiclass", channels=3)  # lesions 48 to 63 of 64 are in test
+    whole, without, others = (leakage.kept(data, name, 0) for name in leakage.TRAINING)
+    assert whole.tolist() == list(range(64))
+    assert without.tolist() == list(range(48))
+    assert set(range(48, 64)) <= set(others.tolist())
+    counts = [torch.bincount(data.train.labels[rows]).tolist() for rows in (without, others)]
+    assert counts[0] == counts[1]  # equally many of each class
+    assert not torch.equal(others, leakage.kept(data, leakage.TRAINING[2], 1))
+    with pytest.raises(ValueError, match="training is 'half'; allowed are all images, without"):
+        leakage.kept(data, "half", 0)
+
+
+def test_thresholds(small):
+    small()
+    row, details = units("thresholds")[0].execute()
+    table = pd.DataFrame(details).set_index("rule")
+    assert row["train_share"] == row["test_share"] == 0.5
+    assert table.loc["prior-corrected", "threshold"] == 0.5
+    assert table.loc["hindsight", "accuracy"] >= table["accuracy"].max()
+    recalls = table[["recall_normal", "recall_pneumonia"]].mean(axis=1)
+    np.testing.assert_allclose(table["balanced_accuracy"], recalls)
+
+
+@given(train=st.floats(0.05, 0.95), test=st.floats(0.05, 0.95), p=st.floats(0.05, 0.95))
+def test_prior_correction_is_bayes(train, test, p):
+    # Bayes' rule with the likelihood ratio that p implies, and the test share as the prior.
+    likelihood = p / (1 - p) * (1 - train) / train
+    posterior = likelihood * test / (likelihood * test + 1 - test)
+    if abs(posterior - 0.5) > 1e-9:
+        assert (p > thresholds.prior_corrected(train, test)) == (posterior > 0.5)
+
+
+def test_best_threshold_tries_every_cut():
+    random = np.random.default_rng(0)
+    p, truth = random.random(40), random.random(40) < 0.6
+    best = max(((p > cut) == truth).mean() for cut in np.linspace(0, 1, 5001))
+    cut = thresholds.best_threshold(torch.tensor(p), torch.tensor(truth))
+    assert ((p > cut) == truth).mean() == best
+
+
+def calibrated(task, n=20_000, classes=5):
+    """Logits and labels that are drawn from just these logits."""
+    random = torch.Generator().manual_seed(0)
+    if task == "multiclass":
+        logits = 1.5 * torch.randn(n, classes, generator=random, dtype=torch.float64)
+        return logits, torch.multinomial(logits.softmax(1), 1, generator=random).view(-1)
+    logits = 1.5 * torch.randn(n, generator=random, dtype=torch.float64)
+    return logits, torch.bernoulli(logits.sigmoid(), generator=random).long()
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+@pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
+def test_a_temperature_undoes_a_factor_on_calibrated_logits(task, factor):
+    logits, labels = calibrated(task)
+    found = temperature.fit_temperature(factor * logits, labels, task)
+    assert found == pytest.approx(factor, rel=0.03)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_a_temperature_is_where_a_grid_in_numpy_has_its_minimum(task):
+    logits, labels = (part[:300] for part in calibrated(task))
+    x, y = 2.0 * logits.numpy(), labels.numpy()
+    grid = np.geomspace(1.2, 3.5, 20_001)
+    if task == "binary":
+        signed = np.where(y == 1, -x, x)
+        losses = [np.logaddexp(0, signed / t).mean() for t in grid]
+    else:
+        own = x[np.arange(len(y)), y]
+        losses = [(np.log(np.exp(x / t).sum(1)) - own / t).mean() for t in grid]
+    found = temperature.fit_temperature(torch.from_numpy(x), labels, task)
+    assert found == pytest.approx(grid[np.argmin(losses)], rel=1e-4)
+    loss = cross_entropy(torch.from_numpy(x) / found, labels, task)
+    assert loss == pytest.approx(min(losses), abs=1e-9)
+
+
+def test_a_temperature_has_bounds_where_none_is_the_best():
+    logits = torch.tensor([-2.0, -1.0, 1.0, 2.0])
+    right = temperature.fit_temperature(logits, (logits > 0).long(), "binary")
+    wrong = temperature.fit_temperature(logits, (logits < 0).long(), "binary")
+    # Far down the loss of perfect predictions is flat to the last bit.
+    assert 1 / temperature.LARGEST <= right < 0.1
+    assert wrong == pytest.approx(temperature.LARGEST, rel=1e-4)
+    with pytest.raises(ValueError, match="the split is empty"):
+        temperature.fit_temperature(torch.zeros(0), torch.zeros(0).long(), "binary")
+
+
+@pytest.mark.parametrize("source", ["chest", "skin"])
+def test_temperature_of_a_baseline(small, source):
+    data = small(*(("multiclass", 3) if source == "skin" else ("binary", 1)))
+    setting = {"source": source, "model": "small_cnn", "seed": 1}
+    row, details = Unit("temperature", tuple(setting.items())).execute()
+    table = pd.DataFrame(details)
+    assert table["part"].tolist() == ["val", "val", "test", "test"]
+    assert table["temperature_used"].tolist() == [1.0, row["temperature"]] * 2
+    before, after = (table.iloc[place]["cross_entropy"] for place in (0, 1))
+    assert after < before
+    (spec,) = (
+        spec
+        for spec in specs(source)
+        if (spec.model, spec.method, spec.seed) == ("small_cnn", "baseline", 1)
+        and spec.split != "paper"
+    )
+    run = runs.train_run(spec)
+    logits = predict(run.model, data.test.images, run.fit.scaling)
+    expected = classification_metrics(logits, data.test.labels, data.task)
+    for name in ("cross_entropy", "ece", "accuracy", "auroc"):
+        assert table.iloc[2][name] == pytest.approx(expected[name], rel=1e-6)
+    if source == "chest":  # one factor on one logit changes no order and no side of zero
+        same = table.groupby("part")[["accuracy", "auroc"]].nunique()
+        assert (same == 1).all(axis=None)
+
+
+def test_predictions_of_every_test_image(small):
+    data = small("multiclass", channels=3)
+    row, details = Unit(
+        "predictions", (("source", "skin_paper"), ("method", "baseline"), ("seed", 0))
+    ).execute()
+    table = pd.DataFrame(details)
+    assert table["index"].tolist() == list(range(32))
+    assert table["label"].tolist() == data.test.labels.tolist()
+    assert table["seen"].tolist() == [1] * 16 + [0] * 16
+    p = table.filter(regex=r"p_\d").to_numpy()
+    assert p.shape == (32, 7)
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-6)
+    assert row["test_accuracy"] == (p.argmax(1) == table["label"]).mean()
+    entropy = -np.log(p[np.arange(32), table["label"]]).mean()
+    assert row["test_cross_entropy"] == pytest.approx(entropy, rel=1e-5)
+
+
+def test_untrained_predictions_are_those_of_the_initial_weights(small):
+    small("multiclass", channels=3)
+    setting = {"source": "skin_paper", "method": "untrained", "seed": 0}
+    row, details = Unit("predictions", tuple(setting.items())).execute()
+    assert len(details) == 32
+    assert row["test_accuracy"] < 0.6
+
+
+def test_binary_predictions_do_not_know_lesions(small, make_dataset, monkeypatch):
+    small()
+    data = make_dataset(size=12, channels=1)
+    monkeypatch.setattr(runs.datasets, "load", lambda *_, **__: data)
+    runs._prepared.cache_clear()
+    setting = {"source": "chest_paper", "method": "penalized", "seed": 0}
+    row, details = Unit("predictions", tuple(setting.items())).execute()
+    table = pd.DataFrame(details)
+    assert table["seen"].isna().all()
+    assert ((table["p_1"] > 0.5) == table["label"]).mean() == row["test_accuracy"]
+
+
+def test_the_penalty_of_the_predictions_is_a_mean_over_batches():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1, bias=False))
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (10, 1, 2, 2), dtype=np.uint8)
+    subset = Subset(torch.from_numpy(images), torch.zeros(10, dtype=torch.int64))
+
+    def scaling(batch: torch.Tensor) -> torch.Tensor:
+        return batch.float()
+
+    _, variance = predictions._predict(network, subset, scaling, 4)
+    flat = images.reshape(10, 4).astype(float)
+    parts = [flat[index] for index in batches(10, 4)]
+    by_hand = sum(len(part) * part.var(0).mean() for part in parts) / 10
+    assert variance == pytest.approx(by_hand, rel=1e-6)
+
+
+# ---------------------------------------------------------------- flags in a cell
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=70))
+def test_flags_survive_the_way_through_the_table(flags):
+    assert bits.unpack(bits.pack(flags), len(flags)).tolist() == flags
+
+
+def test_a_cut_cell_is_refused():
+    with pytest.raises(ValueError, match="2 digits do not hold 9 flags"):
+        bits.unpack("ff", 9)
+
+
+# ---------------------------------------------------------------- what is recorded
+
+
+@pytest.fixture(params=PROBES)
+def recorded(request):
+    ledger = Ledger(request.param)
+    table = ledger.runs()
+    if table.empty:
+        pytest.skip(f"{request.param} is not recorded in {ledger.folder.parent.name}/")
+    return request.param, table, ledger.curves()
+
+
+def test_recorded_units_are_those_listed(recorded):
+    probe, table, details = recorded
+    listed = {unit.key: unit for unit in units(probe)}
+    assert set(table["key"]) <= set(listed)
+    assert set(details["key"]) == set(table["key"])
+    assert table[list(PROVENANCE_COLUMNS)].notna().all(axis=None)
+    for row in table.to_dict("records"):
+        assert {name: row[name] for name in listed[row["key"]].setting} == listed[
+            row["key"]
+        ].setting
+
+
+def test_temperatures_are_of_the_recorded_models():
+    units_, details = Ledger("temperature").runs(), Ledger("temperature").curves()
+    compared = 0
+    for row in [] if units_.empty else units_.to_dict("records"):
+        study = Ledger(row["source"]).runs()
+        its = study[
+            (study[["method", "model", "seed"]] == ["baseline", row["model"], row["seed"]]).all(
+                axis=1
+            )
+            & (study["split"].isna() | (study["split"] == "lesion"))
+        ]
+        mine = details[(details["key"] == row["key"]) & (details["temperature_used"] == 1)]
+        found = mine.set_index("part").loc["test"]
+        if len(its) != 1 or its.iloc[0]["torch_version"] != row["torch_version"]:
+            continue
+        for metric in ("cross_entropy", "ece", "accuracy", "auroc"):
+            # Another processor adds in another order, and training goes on from there.
+            assert found[metric] == pytest.approx(its.iloc[0][f"test_{metric}"], abs=0.02)
+        compared += 1
+    if not compared:
+        pytest.skip("no temperature is recorded with the PyTorch of its study")
+
+
+def test_retrained_models_are_the_recorded_ones():
+    table = Ledger("predictions").runs()
+    compared = 0
+    for row in [] if table.empty else table.to_dict("records"):
+        study = Ledger(row["source"]).runs()
+        its = study[(study["method"] == row["method"]) & (study["seed"] == row["seed"])]
+        if its.empty:
+            continue
+        same = its.iloc[0]
+        if (same["device"], same["torch_version"]) != (row["device"], row["torch_version"]):
+            continue
+        for metric in ("cross_entropy", "accuracy", "auroc"):
+            assert row[f"test_{metric}"] == pytest.approx(same[f"test_{metric}"], rel=1e-6)
+        compared += 1
+    if not compared:
+        pytest.skip("no retrained model is recorded on the machine of its study")
+
+
+def test_specs_of_the_predictions_exist():
+    for unit in units("predictions"):
+        assert unit.setting["source"] in ("chest_paper", "skin_paper")
+        assert specs(unit.setting["source"])

@@ -1,0 +1,281 @@
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from companion import published, tables
+from tests.companion.synthetic import grid, row, study
+from varreg.lab.ledger import Ledger
+from varreg.lab.statistics import holm, paired_difference
+
+EMPTY = pd.DataFrame()
+
+
+def test_difference_pairs_by_seed_whatever_the_order():
+    runs = study({"baseline": 0.0, "penalized": -0.1}, models=["paper_cnn"])
+    a, b = (
+        runs[runs["method"] == method].sort_values("seed")["test_cross_entropy"]
+        for method in ("penalized", "baseline")
+    )
+    expected = paired_difference(a.to_numpy(), b.to_numpy())
+    assert (
+        tables.difference(runs.sample(frac=1, random_state=1), "test_cross_entropy", "penalized")
+        == expected
+    )
+
+
+def test_difference_uses_only_the_seeds_that_both_have():
+    runs = study({"baseline": 0.0, "penalized": -0.1}, models=["paper_cnn"])
+    runs = runs[~((runs["method"] == "baseline") & (runs["seed"] == 2))]
+    assert tables.difference(runs, "test_cross_entropy", "penalized").n == 4
+    assert tables.difference(runs, "test_cross_entropy", "augmented") is None
+    assert tables.difference(EMPTY, "test_cross_entropy", "penalized") is None
+
+
+def test_difference_refuses_a_mix_of_settings():
+    runs = study({"baseline": 0.0, "penalized": -0.1})  # two networks
+    with pytest.raises(ValueError, match="more than once"):
+        tables.difference(runs, "test_cross_entropy", "penalized")
+
+
+def test_differences_compare_within_a_network_and_correct_over_the_table():
+    runs = study({"baseline": 0.0, "penalized": -0.1, "tuned": 0.0})
+    table = tables.differences(runs, ["test_cross_entropy", "test_accuracy", "gap_accuracy"])
+    assert len(table) == 2 * 2 * 3
+    assert table["p_holm"].tolist() == pytest.approx(holm(table["p"].tolist()))
+    wins = table[(table["method"] == "penalized") & (table["metric"] != "gap_accuracy")]
+    assert set(wins["verdict"]) == {"reproduced"}
+
+
+def test_gaps_are_positive_when_a_model_overfits():
+    runs = pd.DataFrame([row(train_accuracy=0.9, test_accuracy=0.7, train_cross_entropy=0.1)])
+    gaps = tables.with_gaps(runs).iloc[0]
+    assert gaps["gap_accuracy"] == pytest.approx(0.2)
+    assert gaps["gap_cross_entropy"] == pytest.approx(0.4)
+
+
+def test_published_table_judges_each_number_by_the_right_runs():
+    runs = study({"baseline": 0.0, "penalized": 0.0}, models=["paper_cnn"])
+    table = tables.against_published(runs, published.select("chest", source="Tables I and II"))
+    by = table.set_index(["method", "metric"])
+    mine = runs.loc[runs["method"] == "penalized", "test_cross_entropy"]
+    assert by.loc[("penalized", "loss"), "mean"] == pytest.approx(mine.mean())
+    assert by.loc[("penalized", "loss"), "published"] == pytest.approx(0.605)
+    assert by.loc[("baseline", "accuracy"), "verdict"] == "not reproduced"
+    assert by.loc[("augmented", "accuracy"), "verdict"] == "cannot be known"
+
+
+def test_a_number_of_a_log_is_compared_with_its_own_quantity_alone():
+    runs = study(
+        {"baseline": 0.0, "penalized": 0.0}, models=["paper_cnn"], seeds=6, test_auroc=0.9447
+    )
+    numbers = published.select("skin", source=published.RELEASED_LOG)
+    by = tables.against_published(runs, numbers).set_index(["method", "metric"])
+    area = by.loc[("baseline", "auroc")]
+    # A mean over classes is not a micro average, however close.
+    assert (area["n"], area["verdict"]) == (0, "cannot be known")
+    assert np.isnan(area["mean"])
+    assert by.loc[("penalized", "accuracy"), "verdict"] == "cannot be known"
+    assert by.loc[("baseline", "accuracy"), "n"] == 6
+
+    first = runs["seed"] == 0
+    runs["test_keras_auc"] = np.where(first, 0.9, np.nan)
+    one = tables.against_published(runs, numbers).set_index(["method", "metric"])
+    area = one.loc[("baseline", "auroc")]
+    assert (area["mean"], area["n"], area["verdict"]) == (0.9, 1, "cannot be known")
+
+    runs["test_keras_auc"] = 0.94 + 0.005 * runs["seed"]
+    every = tables.against_published(runs, numbers).set_index(["method", "metric"])
+    area = every.loc[("baseline", "auroc")]
+    assert (area["n"], area["verdict"]) == (6, "reproduced")
+
+
+def test_a_number_of_the_paper_is_judged_as_what_it_is_called():
+    runs = study({"baseline": 0.0, "penalized": 0.0}, models=["paper_cnn"])
+    runs["test_bar_accuracy"] = np.where(runs["seed"] < 2, 0.3 + 0.1 * runs["seed"], np.nan)
+    numbers = published.select("chest", source="Tables I and II")
+    row_ = tables.against_published(runs, numbers).iloc[0]
+    assert row_["mean"] == pytest.approx(
+        runs.loc[runs["method"] == "baseline", "test_accuracy"].mean()
+    )
+    assert (row_["same"], row_["same_n"]) == (pytest.approx(0.35), 2)
+    printed = tables.published_table(runs, numbers)
+    assert printed["Measured as it was (runs)"].tolist()[:2] == ["0.350 (2)", "\u2013"]
+    assert printed["Definition"].tolist() == [number.definition for number in numbers]
+    without = tables.published_table(runs.drop(columns="test_bar_accuracy"), numbers)
+    assert "Measured as it was (runs)" not in without
+
+
+def test_tables_without_runs_say_so():
+    numbers = published.select("skin")
+    assert set(tables.published_table(EMPTY, numbers)["Verdict"]) == {"cannot be known"}
+    for table in (
+        tables.levels_table(EMPTY, ["test_accuracy"]),
+        tables.differences_table(EMPTY, ["test_accuracy"]),
+        tables.settings_table(EMPTY),
+        tables.choices_table(EMPTY),
+        tables.hindsight_table(EMPTY),
+    ):
+        assert "No run is recorded yet" in tables.to_html(table)
+    assert tables.cost(EMPTY)["runs"] == 0
+
+
+def test_one_run_gives_a_level_and_no_interval():
+    table = tables.levels_table(pd.DataFrame([row()]), ["test_accuracy"])
+    assert table["test accuracy"].tolist() == ["0.500"]
+
+
+def test_recalls_are_named_after_the_classes_of_ham10000():
+    runs = pd.DataFrame([row(dataset="ham10000", classes=7)])
+    assert tuple(tables.recalls(runs)["class"]) == published.SKIN_CLASSES
+    assert list(tables.recalls(pd.DataFrame([row()]))["class"]) == ["class 0", "class 1"]
+    assert tables.recalls(EMPTY).empty
+
+
+@pytest.mark.parametrize(("best", "weight"), [((100.0, 1.0, 1.0), 100.0), ((0.0, 1.0, 1.0), 0.0)])
+def test_no_penalty_is_a_candidate_of_both_searches(best, weight):
+    wide, twelve = tables.split_grid(grid([best]))
+    assert (len(wide), len(twelve)) == (3 * 4, 3 * 13)
+    assert tables.chosen_weights(wide, ["pneumoniamnist"]) == {"paper_cnn": weight}
+    _, other = tables.split_grid(grid([best, (0.1, 0.5, 2.0)]))
+    second = tables.chosen(other[other["variance_weight"] > 0]).iloc[0]
+    assert tuple(second[tables.SETTING]) == (0.1, 0.5, 2.0)
+
+
+def test_where_no_penalty_wins_everything_says_so():
+    wide, twelve = tables.split_grid(grid([tables.NO_PENALTY]))
+    for runs in (wide, twelve):
+        (row,) = tables.choices_table(runs).to_dict("records")
+        assert (row["Chosen"], row["Seeds that agree"]) == ("no penalty", "3 of 3")
+        counts = tables.pick_counts(runs).set_index("variance_weight")["picked"]
+        assert counts[0.0] == counts.sum() == 3
+        (found,) = tables.choices(runs).to_dict("records")
+        assert found["gain"].mean == found["test_gain"].mean == 0
+    assert tables.choices_summary(wide, twelve).count("validation chooses no penalty; 3 of 3") == 2
+
+
+def test_a_search_of_the_small_network_alone_has_no_twelve():
+    wide, twelve = tables.split_grid(grid([tables.NO_PENALTY]).query("feature_sampling_ratio == 1"))
+    assert (len(wide), len(twelve)) == (3 * 4, 0)
+
+
+def test_a_seed_that_lacks_a_setting_takes_no_part_in_the_choice():
+    wide, _ = tables.split_grid(grid([(1.0, 1.0, 1.0)]))
+    wide.loc[(wide["seed"] == 2) & (wide["variance_weight"] == 0), "val_cross_entropy"] = -9.0
+    assert tables.chosen_weights(wide, ["pneumoniamnist"]) == {"paper_cnn": 0.0}
+    stopped = wide[(wide["seed"] != 2) | (wide["variance_weight"] < 100)]
+    assert tables.chosen_weights(stopped, ["pneumoniamnist"]) == {"paper_cnn": 1.0}
+    (row,) = tables.choices(stopped).to_dict("records")
+    assert (row["seeds"], row["lead"].n, row["gain"].n) == (2, 2, 2)
+    (row,) = tables.hindsight(stopped).to_dict("records")
+    assert {row["seeds"], *(row[metric].n for metric in tables.HINDSIGHT_METRICS)} == {2}
+    with pytest.raises(ValueError, match="seed 0 has a setting more than once"):
+        tables.crossfit_difference(pd.concat([wide, wide]), "val_auroc", tables.NO_PENALTY)
+
+
+def test_crossfit_difference_is_that_of_a_loop():
+    wide, _ = tables.split_grid(grid([], seeds=6))
+    random = np.random.default_rng(1)
+    wide["val_cross_entropy"] = random.random(len(wide))
+    wide["test_accuracy"] = random.random(len(wide))
+    weights = [0.0, 0.01, 1.0, 100.0]
+    score, value = (
+        np.array(
+            [
+                [
+                    wide.query(f"seed == {seed} and variance_weight == {weight}")[name].item()
+                    for weight in weights
+                ]
+                for seed in range(6)
+            ]
+        )
+        for name in ("val_cross_entropy", "test_accuracy")
+    )
+    expected, picks = [], set()
+    for seed in range(6):
+        others = [other for other in range(6) if other != seed]
+        pick = np.argmin(score[others].mean(axis=0))
+        expected.append(value[seed, pick] - value[seed, 2])
+        picks.add(pick)
+    found = tables.crossfit_difference(
+        wide.sample(frac=1, random_state=0), "test_accuracy", (1.0, 1.0, 1.0)
+    )
+    assert len(picks) > 1  # or the loop would show nothing
+    assert found == paired_difference(expected, np.zeros(6))
+    assert tables.crossfit_difference(wide, "test_accuracy", (7.0, 1.0, 1.0)) is None
+    assert tables.crossfit_difference(wide.query("seed == 0"), "test_accuracy", (1, 1, 1)) is None
+
+
+def test_hindsight_names_its_seeds_its_candidates_and_its_price():
+    wide, _ = tables.split_grid(grid([(1.0, 1.0, 1.0)], test_best=(100.0, 1.0, 1.0)))
+    (row,) = tables.hindsight(wide).to_dict("records")
+    assert (row["weight"], row["candidates"], row["seeds"]) == (100.0, 4, 3)
+    for metric in tables.HINDSIGHT_METRICS:
+        mine = wide.pivot(index="seed", columns="variance_weight", values=metric)
+        assert row[metric] == paired_difference(mine[100.0], mine[0.0])
+    assert row["test_cross_entropy"].mean < -0.09
+    table = tables.hindsight_table(wide)
+    assert table["Metric"].tolist() == [tables.METRIC_NAMES[m] for m in tables.HINDSIGHT_METRICS]
+    none, _ = tables.split_grid(grid([(1.0, 1.0, 1.0)], test_best=tables.NO_PENALTY))
+    table = tables.hindsight_table(none)
+    assert set(table["Best on test"]) == {"no penalty"}
+    assert set(table["Change"]) == {"\u2013"}
+
+
+def test_choice_agrees_with_the_study_that_trains_with_it(tmp_path):
+    from companion.studies.grid import best_weight_above_zero, specs
+
+    rows = []
+    for spec in specs():
+        near = abs(np.log10(spec.variance_weight + 1e-9) - 1)
+        score = 0.3 + 0.01 * near + 0.001 * np.sin(spec.seed + near)
+        rows.append({"key": spec.key, **asdict(spec), "val_cross_entropy": score})
+    (tmp_path / "grid").mkdir()
+    pd.DataFrame(rows).to_csv(tmp_path / "grid" / "runs.csv", index=False)
+    wide, _ = tables.split_grid(Ledger("grid", tmp_path).runs())
+    for dataset in ("pneumoniamnist", "ham10000"):
+        for model, weight in tables.chosen_weights(wide, [dataset]).items():
+            assert weight == best_weight_above_zero(dataset, model, results=tmp_path) == 10.0
+
+
+def test_pick_counts_let_each_seed_choose():
+    runs = grid([(1.0, 1.0, 1.0)])
+    runs.loc[(runs["seed"] == 2) & (runs["variance_weight"] == 100), "val_cross_entropy"] = 0.1
+    wide, twelve = tables.split_grid(runs)
+    counts = tables.pick_counts(wide).set_index("variance_weight")["picked"]
+    assert counts.to_dict() == {0.0: 0, 0.01: 0, 1.0: 2, 100.0: 1}
+    table = tables.choices_table(wide)
+    assert table["Chosen"].tolist() == ["1"]
+    assert table["Seeds that agree"].tolist() == ["2 of 3"]
+    assert table["Second best"].tolist() == ["100"]
+    assert "validation chooses 1;" in tables.choices_summary(wide, twelve)
+
+
+def test_html_escapes_text_and_keeps_links():
+    table = pd.DataFrame({"a": ["<b>"], "Evidence": ['<a href="x">y</a>']})
+    text = tables.to_html(table, raw=["Evidence"])
+    assert "&lt;b&gt;" in text
+    assert '<a href="x">y</a>' in text
+    assert text == tables.to_html(table.copy(), raw=["Evidence"])
+    assert tables.show(table).data
+
+
+def test_negative_numbers_print_with_a_real_minus():
+    assert tables.interval_text(-0.1, -0.2, 0.3, 1, signed=True) == "\u22120.1 [\u22120.2, +0.3]"
+    assert tables.interval_text(np.nan, np.nan, np.nan) == "\u2013"
+
+
+def test_cost_adds_up():
+    studies = {"chest": study({"baseline": 0.0}), "skin": EMPTY}
+    table = tables.cost_table(studies)
+    assert table["Runs"].tolist() == [10, 0]
+    assert table["Hours in all"].tolist() == ["0.1", "0.0"]
+
+
+def test_split_and_model_filters():
+    runs = pd.DataFrame([row(split="paper"), row(split="lesion"), row(split="lesion", model="x")])
+    assert len(tables.of_split(runs, "lesion")) == 2
+    assert len(tables.of_split(runs[:1], "lesion")) == 1  # one split only: returned whole
+    assert len(tables.of_model(runs)) == 2
+    assert len(tables.of_datasets(runs, ["other"])) == 0

@@ -1,0 +1,755 @@
+"""One training run, written down; and many of them, recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from varreg.lab import datasets, models
+from varreg.lab.augment import equalize, shuffle_blocks
+from varreg.lab.columns import CONTENT_COLUMNS, PROVENANCE_COLUMNS, SPLITS, digest
+from varreg.lab.ensemble import can_ensemble, fit_ensemble, predict_ensemble
+from varreg.lab.ledger import Ledger, LedgerError
+from varreg.lab.machine import commit, stamp
+from varreg.lab.metrics import classification_metrics
+from varreg.lab.sweeps import carry_out, check_sweep
+from varreg.lab.training import (
+    Fit,
+    NonFiniteLossError,
+    Normalize,
+    as_device,
+    check_training,
+    evaluate,
+    fit,
+)
+from varreg.loss import Task, VariancePenalizedLoss, check_penalty
+
+__all__ = [
+    "METHODS",
+    "SETTINGS",
+    "Job",
+    "MissingRunsError",
+    "RunSpec",
+    "Train",
+    "Trained",
+    "criterion_of",
+    "execute",
+    "execute_many",
+    "groups",
+    "initial_model",
+    "key_of_row",
+    "load_data",
+    "provenance",
+    "run_all",
+    "train_run",
+]
+
+METHODS = ("baseline", "penalized", "tuned", "augmented")
+Train = Literal["missing", "never", "always"]
+Result = tuple[str, dict[str, object], list[dict[str, object]]]  # study, row, details
+
+# More seeds than a study of the project has are rare, and what a step costs in launches is shared
+# by 16 already.
+MOST_MEMBERS = 16
+# Above this size a step of one small network keeps a GPU busy by itself: at 224 px one activation
+# of 16 paper networks with a batch of 32 takes 1 GB.
+LARGEST_SIZE = 64
+
+
+class Job(Protocol):
+    """What :func:`run_all` can do and record: a training run, or a unit of a probe."""
+
+    @property
+    def study(self) -> str:
+        """Folder of the ledger that records it."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the ledger."""
+
+    def execute(
+        self, *, root: str | Path | None = None, device: str | None = None
+    ) -> tuple[dict[str, object], list[dict[str, object]]]:
+        """Give its row and the rows of its details, as the ledger takes them."""
+
+
+class MissingRunsError(LookupError):
+    """Raised when recorded runs are asked for that are not in the ledger."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """Everything that decides one training run.
+
+    Attributes:
+        study: Folder of the ledger that records it.
+        dataset: A name that :func:`varreg.lab.datasets.load` knows.
+        method: Row of the tables: ``"baseline"`` (no penalty), ``"penalized"``, ``"tuned"``
+            (penalized, with the best weight above zero of the study ``grid``) or
+            ``"augmented"`` (zoom and shift, no penalty).
+        seed: Initial weights, order of the samples, draw of features, augmentation.
+        model: One of :data:`varreg.lab.models.MODELS`.
+        size: Height and width in pixels.
+        split: Which split of the data set; ``None`` for its default.
+        variance_weight: Of the penalty, 0 or more.
+        feature_sampling_ratio: Share of features drawn at each step, in (0, 1].
+        lambda_: Scale of the cross-entropy.
+        epochs: Largest number of passes over the training split.
+        patience: Epochs without improvement before stopping; ``None``: never.
+        monitor: What early stopping and the choice of weights watch.
+        optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"``.
+        learning_rate: Constant.
+        weight_decay: Of the optimizer.
+        adam_epsilon: Of the optimizer.
+        batch_size: Samples a step.
+        normalize: ``"standard"`` or ``"unit"`` (divide by 255).
+        init: ``"default"`` or ``"glorot"`` (Keras's initial weights).
+        equalize: Enhance the contrast of every image, see :func:`varreg.lab.augment.equalize`.
+        shuffle_blocks: Shuffle the 4 x 4 blocks of every image in the same way, see
+            :func:`varreg.lab.augment.shuffle_blocks`.
+        precision: ``"float32"`` or ``"bfloat16"``, of the training, see
+            :func:`varreg.lab.training.fit`.
+
+    Raises:
+        ValueError: If a value is not allowed, or method and weight contradict each other.
+
+    Example:
+        >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
+        >>> spec.key == dataclasses.replace(spec, seed=1).key
+        False
+    """
+
+    study: str
+    dataset: str
+    method: str
+    seed: int
+    epochs: int
+    model: str = "small_cnn"
+    size: int = 28
+    split: str | None = None
+    variance_weight: float = 0.0
+    feature_sampling_ratio: float = 1.0
+    lambda_: float = 1.0
+    patience: int | None = None
+    monitor: str = "cross_entropy"
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    adam_epsilon: float = 1e-8
+    batch_size: int = 128
+    normalize: str = "standard"
+    init: str = "default"
+    equalize: bool = False
+    shuffle_blocks: bool = False
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            # 1, 1.0 and NumPy's 1 are one run, so they need one key.
+            value = _typed(field.name, getattr(self, field.name), field.type)
+            object.__setattr__(self, field.name, value)
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}; allowed are {', '.join(METHODS)}")
+        if self.split not in (None, *datasets.splits(self.dataset)):
+            raise ValueError(
+                f"split of {self.dataset} is {self.split!r}; allowed are "
+                f"{', '.join(datasets.splits(self.dataset))}, or None for the first"
+            )
+        if self.model not in models.MODELS:
+            raise ValueError(f"model is {self.model!r}; allowed are {', '.join(models.MODELS)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; it must lie in 0 to {2**32 - 1}")
+        check_penalty(self.variance_weight, self.feature_sampling_ratio, self.lambda_)
+        if (self.variance_weight > 0) != (self.method in ("penalized", "tuned")):
+            raise ValueError(
+                f"method {self.method!r} with variance_weight={self.variance_weight}; the weight "
+                "is positive for 'penalized' and 'tuned' and 0 for the others"
+            )
+        check_training(
+            self.epochs,
+            self.batch_size,
+            self.optimizer,
+            self.learning_rate,
+            self.patience,
+            self.monitor,
+            self.precision,
+        )
+        if not (0 <= self.weight_decay < math.inf and 0 < self.adam_epsilon < math.inf):
+            raise ValueError(
+                f"weight_decay is {self.weight_decay} and adam_epsilon {self.adam_epsilon}; both "
+                "must be finite, the first 0 or more, the second positive"
+            )
+        for name, allowed in (("normalize", get_args(Normalize)), ("init", get_args(models.Init))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}"
+                )
+
+    @property
+    def augment(self) -> bool:
+        """Whether the training images are zoomed and shifted."""
+        return self.method == "augmented"
+
+    @property
+    def key(self) -> str:
+        """Name of the run in the ledger: 12 hexadecimal digits of a hash of the fields.
+
+        Fields at their defaults do not count, so that a field added later leaves the keys of
+        recorded runs as they are.
+        """
+        return digest(
+            {
+                field.name: getattr(self, field.name)
+                for field in dataclasses.fields(self)
+                if getattr(self, field.name) != field.default
+            }
+        )
+
+    def execute(
+        self, *, root: str | Path | None = None, device: str | None = None
+    ) -> tuple[dict[str, object], list[dict[str, object]]]:
+        """Train and evaluate the run, see :func:`execute`."""
+        return execute(self, root=root, device=device)
+
+
+#: Names and types of the settings of a run.
+SETTINGS: dict[str, str] = {field.name: str(field.type) for field in dataclasses.fields(RunSpec)}
+
+
+def key_of_row(row: Mapping[str, str]) -> str:
+    """The key that belongs to the settings in a recorded row.
+
+    A setting that the row does not have, or has empty, is at its default: it came later.
+
+    Raises:
+        ValueError: If a setting cannot be read.
+
+    Example:
+        >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
+        >>> row = {name: str(value) for name, value in dataclasses.asdict(spec).items() if value}
+        >>> key_of_row(row | {"seed": "0"}) == spec.key
+        True
+    """
+    given = {}
+    for field in dataclasses.fields(RunSpec):
+        if text := row.get(field.name, ""):
+            value = _parsed(field.name, text, field.type)
+            if value != field.default:
+                given[field.name] = value
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"its {field.name} is missing")
+    return digest(given)
+
+
+def _parsed(name: str, text: str, kind: str) -> object:
+    try:
+        match kind.split(" | ")[0]:
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case "bool":
+                return {"True": True, "False": False}[text]
+    except (ValueError, KeyError):
+        raise ValueError(f"its {name} is {text!r}, which is no {kind}") from None
+    return text
+
+
+def _typed(name: str, value: object, kind: str) -> object:
+    """A setting in the type of its field; NumPy's numbers are numbers, and True is none."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    match kind.removesuffix(" | None"):
+        case _ if value is None and kind.endswith(" | None"):
+            return None
+        case "int" if is_number and float(value).is_integer():
+            return int(value)
+        case "float" if is_number:
+            return float(value)
+        case "bool" if isinstance(value, (bool, np.bool_)):
+            return bool(value)
+        case "str" if isinstance(value, str):
+            return str(value)
+        case "int" | "float" | "bool" | "str":
+            wanted = {
+                "int": "a whole number",
+                "float": "a number",
+                "bool": "True or False",
+                "str": "a text",
+            }[kind.removesuffix(" | None")]
+            raise ValueError(
+                f"{name} is {value!r}; give {wanted}"
+                + (", or None" if kind.endswith(" | None") else "")
+            )
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run that was trained just now.
+
+    Attributes:
+        model: With its best weights, in eval mode.
+        data: What it was trained on, prepared as the run says.
+        fit: History, best epoch, scaling.
+    """
+
+    model: nn.Module
+    data: datasets.Dataset
+    fit: Fit
+
+
+def train_run(
+    spec: RunSpec,
+    *,
+    root: str | Path | None = None,
+    device: str | None = None,
+    progress: bool = False,
+    log_dir: str | Path | None = None,
+    data: datasets.Dataset | None = None,
+    model: nn.Module | None = None,
+    on_epoch: Callable[[int, nn.Module], None] | None = None,
+) -> Trained:
+    """Train one run; evaluate and record nothing.
+
+    Args:
+        spec: The run.
+        root: Folder of the data, see :func:`varreg.lab.datasets.load`.
+        device: Default: CUDA if there is one.
+        progress: Show a progress bar over epochs on a terminal.
+        log_dir: Folder for TensorBoard event files.
+        data: In place of the data set that the run names, which is then not loaded.
+        model: Goes on from its weights; default: a new one with initial weights from the seed.
+        on_epoch: As in :func:`varreg.lab.training.fit`.
+
+    Example:
+        >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
+        >>> train_run(spec).fit.best_epoch
+        1
+    """
+    if data is None:
+        data = load_data(spec, root)
+    if model is None:
+        model = initial_model(spec, data)
+    with _repeatable():
+        result = fit(
+            model,
+            data,
+            criterion_of(spec, data.task),
+            epochs=spec.epochs,
+            batch_size=spec.batch_size,
+            optimizer=spec.optimizer,
+            learning_rate=spec.learning_rate,
+            weight_decay=spec.weight_decay,
+            adam_epsilon=spec.adam_epsilon,
+            patience=spec.patience,
+            monitor=spec.monitor,
+            augment=spec.augment,
+            normalize=spec.normalize,
+            precision=spec.precision,
+            seed=spec.seed,
+            device=device,
+            progress=progress,
+            log_dir=log_dir,
+            on_epoch=on_epoch,
+        )
+    return Trained(model, data, result)
+
+
+def execute(
+    spec: RunSpec,
+    *,
+    root: str | Path | None = None,
+    device: str | None = None,
+    progress: bool = False,
+    log_dir: str | Path | None = None,
+) -> tuple[dict[str, object], list[dict[str, float]]]:
+    """Train and evaluate one run; record nothing.
+
+    Args:
+        spec: The run.
+        root: Folder of the data, see :func:`varreg.lab.datasets.load`.
+        device: Default: CUDA if there is one.
+        progress: Show a progress bar over epochs on a terminal.
+        log_dir: Folder for TensorBoard event files.
+
+    Returns:
+        The row of the run and one row an epoch, as :meth:`varreg.lab.ledger.Ledger.append`
+        takes them.
+
+    Example:
+        >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
+        >>> row, curve = execute(spec)
+        >>> row["epochs_run"], len(curve), 0 < row["test_accuracy"] <= 1
+        (1, 1, True)
+    """
+    run = train_run(spec, root=root, device=device, progress=progress, log_dir=log_dir)
+    with _repeatable():
+        metrics = {
+            split: evaluate(run.model, getattr(run.data, split), run.fit.scaling, run.data.task)
+            for split in SPLITS
+        }
+    return _row(spec, run, metrics, as_device(device)), run.fit.history
+
+
+def execute_many(
+    specs: Sequence[RunSpec], *, root: str | Path | None = None, device: str | None = None
+) -> Iterator[tuple[dict[str, object], list[dict[str, float]]]]:
+    """Train and evaluate runs that differ in nothing but their seed, all at once.
+
+    Args:
+        specs: The runs; one of :func:`groups`.
+        root: Folder of the data, see :func:`varreg.lab.datasets.load`.
+        device: Default: CUDA if there is one.
+
+    Yields:
+        For each what :func:`execute` returns, in their order; ``seconds`` is the wall-clock
+        time of the training divided by the number of runs. Runs whose loss became NaN or
+        infinite are left out, and the first of their errors is raised at the end, so that
+        what was finished can be recorded.
+
+    Raises:
+        NonFiniteLossError: After the last result, if a run failed.
+        ValueError: If the runs differ in more than their seed, there is none, or they are not
+            in float32.
+
+    Example:
+        >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
+        >>> both = execute_many([spec, dataclasses.replace(spec, seed=1)], device="cpu")
+        >>> [(row["seed"], len(curve)) for row, curve in both]
+        [(0, 1), (1, 1)]
+    """
+    if len({dataclasses.replace(spec, seed=0) for spec in specs}) != 1:
+        raise ValueError(
+            f"{len(specs)} runs that do not differ in their seed alone; give one or more that do, "
+            "as varreg.lab.runs.groups does"
+        )
+    shared = specs[0]
+    if shared.precision != "float32":
+        raise ValueError(
+            f"runs in {shared.precision} train one after the other, with varreg.lab.runs.execute; "
+            "side by side only float32"
+        )
+    data = load_data(shared, root)
+    members = [initial_model(spec, data) for spec in specs]
+    with _repeatable():
+        results = fit_ensemble(
+            members,
+            data,
+            [criterion_of(spec, data.task) for spec in specs],
+            seeds=[spec.seed for spec in specs],
+            epochs=shared.epochs,
+            batch_size=shared.batch_size,
+            optimizer=shared.optimizer,
+            learning_rate=shared.learning_rate,
+            weight_decay=shared.weight_decay,
+            adam_epsilon=shared.adam_epsilon,
+            patience=shared.patience,
+            monitor=shared.monitor,
+            augment=shared.augment,
+            normalize=shared.normalize,
+            device=device,
+        )
+        done = [at for at, result in enumerate(results) if isinstance(result, Fit)]
+        logits = {
+            split: predict_ensemble(
+                [members[at] for at in done], getattr(data, split).images, results[done[0]].scaling
+            )
+            for split in SPLITS
+            if done
+        }
+    for place, at in enumerate(done):
+        metrics = {
+            split: classification_metrics(
+                logits[split][place], getattr(data, split).labels, data.task
+            )
+            for split in SPLITS
+        }
+        run = Trained(members[at], data, results[at])
+        yield _row(specs[at], run, metrics, as_device(device)), run.fit.history
+    for result in results:
+        if isinstance(result, NonFiniteLossError):
+            raise result
+
+
+def groups(jobs: Sequence[Job], device: torch.device | str | None = None) -> list[list[Job]]:
+    """Split jobs into those that are best carried out at once, in the order of their first.
+
+    On a CUDA device runs that differ in nothing but their seed go together, up to 16, where the
+    network is one that can be stacked and small enough to leave the device idle by itself, at up
+    to 64 px. Everything else is alone, and everything is on a CPU, where one after the other is
+    faster.
+
+    Args:
+        jobs: Runs, units of probes.
+        device: Where they are to be carried out; default: CUDA if there is one.
+
+    Raises:
+        ValueError: If this machine has no such device.
+
+    Example:
+        >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
+        >>> pair = [spec, dataclasses.replace(spec, seed=1)]
+        >>> [len(group) for group in groups(pair, "cpu")]
+        [1, 1]
+    """
+    on_cuda = as_device(device).type == "cuda"
+    alike: dict[object, list[Job]] = {}
+    for place, job in enumerate(jobs):
+        together = on_cuda and isinstance(job, RunSpec) and _leaves_gpu_idle(job)
+        alike.setdefault(dataclasses.replace(job, seed=0) if together else place, []).append(job)
+    return [
+        same[first : first + MOST_MEMBERS]
+        for same in alike.values()
+        for first in range(0, len(same), MOST_MEMBERS)
+    ]
+
+
+def _leaves_gpu_idle(spec: RunSpec) -> bool:
+    is_small = spec.precision == "float32" and spec.size <= LARGEST_SIZE
+    return is_small and _is_stackable(spec.model)
+
+
+@lru_cache
+def _is_stackable(model: str) -> bool:
+    return can_ensemble(models.build(model, in_channels=1, size=LARGEST_SIZE, n_outputs=1))
+
+
+def initial_model(spec: RunSpec, data: datasets.Dataset) -> nn.Module:
+    """The model of a run before its training, with initial weights from the seed."""
+    torch.manual_seed(spec.seed)
+    return models.build(
+        spec.model,
+        in_channels=data.channels,
+        size=spec.size,
+        n_outputs=data.n_outputs,
+        spatial_dims=data.spatial_dims,
+        init=spec.init,
+    )
+
+
+def criterion_of(spec: RunSpec, task: Task) -> VariancePenalizedLoss:
+    """The loss of a run, which draws features from the seed.
+
+    It does not look at its values, which would wait for a GPU: the training looks at those of an
+    epoch at its end.
+    """
+    return VariancePenalizedLoss(
+        task,
+        spec.variance_weight,
+        spec.feature_sampling_ratio,
+        spec.lambda_,
+        generator=torch.Generator().manual_seed(spec.seed),
+        validate=False,
+    )
+
+
+def _repeatable() -> AbstractContextManager[None]:
+    """Kernels of a GPU that give the same numbers again, in float32 where that is asked for.
+
+    TensorFloat-32, which cuDNN takes for convolutions by default, keeps three digits.
+    """
+    return torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+
+
+def _row(
+    spec: RunSpec,
+    run: Trained,
+    metrics: Mapping[str, Mapping[str, float | list]],
+    device: torch.device,
+) -> dict[str, object]:
+    """What is recorded of a run; the metrics are those of each split."""
+    row: dict[str, object] = {"key": spec.key, **dataclasses.asdict(spec)}
+    for split, found in metrics.items():
+        row |= {f"{split}_{name}": value for name, value in found.items()}
+    row |= {
+        "best_epoch": run.fit.best_epoch,
+        "epochs_run": len(run.fit.history),
+        "parameters": models.count_parameters(run.model),
+    }
+    return row | provenance(run.data, device, run.fit.seconds)
+
+
+def provenance(data: datasets.Dataset, device: torch.device, seconds: float) -> dict[str, object]:
+    """Where a recorded row came from, by the names in the ledger."""
+    columns = {"dataset_sha256": data.sha256, **stamp(device, seconds)}
+    return {name: columns[name] for name in PROVENANCE_COLUMNS}
+
+
+def load_data(spec: RunSpec, root: str | Path | None = None) -> datasets.Dataset:
+    """The data set of a run, its images prepared as the run says."""
+    return _prepared(spec.dataset, spec.size, spec.split, root, spec.equalize, spec.shuffle_blocks)
+
+
+def run_all(
+    specs: Sequence[Job],
+    *,
+    train: Train = "missing",
+    jobs: int = 1,
+    dask: str | None = None,
+    limit: int | None = None,
+    results: str | Path | None = None,
+    root: str | Path | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Give one row a run: read what is recorded, train and record the rest.
+
+    Every run is recorded the moment it ends, so that a call that was stopped goes on where
+    it stopped. On a GPU the seeds of a small network train side by side, see :func:`groups`,
+    and end together.
+
+    Args:
+        specs: The runs, of one or more studies, or units of probes.
+        train: ``"missing"`` trains what is not recorded; ``"never"`` only reads;
+            ``"always"`` trains all of them, and needs a ledger that holds none of them:
+            nothing recorded is replaced.
+        jobs: Processes at a time, each with one thread; -1 for one a core.
+        dask: Address of the scheduler of a Dask cluster, such as ``"tcp://host:8786"``, or its
+            scheduler file: its workers train, and this process records. They need the same
+            version of the package, and the data in their own ``$VARREG_DATA`` or in ``root``.
+        limit: Train at most so many runs; the rows of the others are then left out.
+        results: Folder of the ledgers; default :func:`varreg.lab.ledger.default_results`.
+        root: Folder of the data, see :func:`varreg.lab.datasets.load`.
+        device: Default: CUDA if there is one.
+        progress: Show a progress bar over runs on a terminal.
+
+    Returns:
+        The rows of the ledger for ``specs``, in their order.
+
+    Raises:
+        LedgerError: If a ledger is damaged or cannot be written, or if ``train="always"``
+            would replace a recorded run.
+        MissingRunsError: If ``train="never"`` and a run is not recorded.
+        ValueError: If ``train``, ``jobs`` or ``limit`` is not allowed, if this machine has no
+            such ``device``, or if the cluster cannot be used.
+        ConnectionError: If the cluster is lost; what it had finished is recorded.
+    """
+    if train not in get_args(Train):
+        raise ValueError(f"train is {train!r}; allowed are {', '.join(get_args(Train))}")
+    check_sweep(jobs, dask)
+    limit = _typed("limit", limit, "int | None")
+    if limit is not None and limit < 0:
+        raise ValueError(f"limit is {limit}; it must be 0 or more, or None for all")
+    ledgers = {study: Ledger(study, results) for study in dict.fromkeys(s.study for s in specs)}
+    recorded = {study: ledger.keys() for study, ledger in ledgers.items()}
+    wanted = list(dict.fromkeys(specs))
+    missing = [spec for spec in wanted if spec.key not in recorded[spec.study]]
+    if train == "never" and missing:
+        raise MissingRunsError(
+            f"{len(missing)} of {len(wanted)} runs are not recorded, the first of them "
+            f"{missing[0]}; train them with train='missing' or python -m companion run "
+            f"{missing[0].study}"
+        )
+    if train == "always" and len(missing) < len(wanted):
+        raise LedgerError(
+            f"train='always' with {len(wanted) - len(missing)} runs that are recorded already, "
+            "and nothing recorded is replaced; name an empty folder with results="
+        )
+    todo = missing[:limit]
+    tasks = [[job] for job in todo]
+    if todo:
+        # A wrong device or folder is better known now than when the first run is over.
+        if dask is None:  # whose workers have devices of their own
+            tasks = groups(todo, device)
+        for ledger in ledgers.values():
+            ledger.check_writable()
+        commit()  # warns if it cannot be recorded
+    known = {study: ledger.data_hashes() for study, ledger in ledgers.items()} if todo else {}
+    perform = partial(_perform, root=root, device=device, known=known)
+    record = partial(_record, ledgers=ledgers)
+    with tqdm(total=len(todo), unit="run", disable=None if progress else True) as bar:
+        for finished in carry_out(tasks, perform, record, jobs=jobs, dask=dask):
+            bar.update(finished)
+    left_out = set() if limit is None else {spec.key for spec in missing[limit:]}
+    return _rows([spec for spec in specs if spec.key not in left_out], ledgers)
+
+
+def _rows(specs: Sequence[Job], ledgers: dict[str, Ledger]) -> pd.DataFrame:
+    if not specs:
+        return pd.DataFrame()
+    found = {study: ledger.runs() for study, ledger in ledgers.items()}
+    for spec in specs:
+        if found[spec.study].empty or spec.key not in set(found[spec.study]["key"]):
+            raise LedgerError(
+                f"{ledgers[spec.study].runs_path} no longer holds run {spec.key}: somebody deleted "
+                "it on the way. Restore the file, or give the same call again: it trains what is "
+                "missing"
+            )
+    tables = [runs.assign(study=study) for study, runs in found.items()]
+    runs = pd.concat(tables).set_index(["study", "key"])
+    wanted = pd.MultiIndex.from_tuples([(s.study, s.key) for s in specs], names=["study", "key"])
+    return runs.loc[wanted].reset_index()
+
+
+def _perform(
+    task: Sequence[Job],
+    root: str | Path | None,
+    device: str | None,
+    known: Mapping[str, Mapping[tuple[str, ...], set[str]]],
+) -> Iterator[Result]:
+    """Give the results of the jobs that make up one task of a sweep.
+
+    Args:
+        task: What is carried out at once.
+        root: Folder of the data.
+        device: On which.
+        known: By study, the hashes of the data that its runs saw, see
+            :meth:`varreg.lab.ledger.Ledger.data_hashes`.
+
+    Raises:
+        LedgerError: If the data are others now; better known before the training than after.
+    """
+    first = task[0]
+    if isinstance(first, RunSpec):
+        content = tuple(str(getattr(first, name) or "") for name in CONTENT_COLUMNS)
+        before = known[first.study].get(content)
+        if before and (now := load_data(first, root).sha256) not in before:
+            raise LedgerError(
+                f"the data set {first.dataset} changed: the runs that {first.study} holds saw data "
+                f"with the hash {', '.join(sorted(before))}, and this is {now}. Give the data that "
+                "they had (see python -m varreg data check), or name another folder with results="
+            )
+    if len(task) == 1:
+        yield first.study, *first.execute(root=root, device=device)
+        return
+    for row, details in execute_many(task, root=root, device=device):
+        yield first.study, row, details
+
+
+def _record(result: Result, ledgers: dict[str, Ledger]) -> None:
+    study, row, details = result
+    ledgers[study].append(row, details)
+
+
+@lru_cache(maxsize=2)
+def _prepared(
+    name: str,
+    size: int,
+    split: str | None,
+    root: str | Path | None,
+    equalized: bool,
+    shuffled: bool,
+) -> datasets.Dataset:
+    """Runs of one data set follow each other; read and prepare it once."""
+    data = datasets.load(name, size=size, split=split, root=root)
+    steps = [step for step, on in ((equalize, equalized), (shuffle_blocks, shuffled)) if on]
+    for part in SPLITS:
+        subset = getattr(data, part)
+        for step in steps:
+            subset = dataclasses.replace(subset, images=step(subset.images))
+        data = dataclasses.replace(data, **{part: subset})
+    return data

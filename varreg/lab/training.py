@@ -1,0 +1,776 @@
+"""The training engine: data that lives on the device, one plain loop, early stopping."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, get_args
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from varreg.features import FeatureTap
+from varreg.lab.augment import zoom_and_shift
+from varreg.lab.metrics import accuracy, auroc, classification_metrics
+from varreg.loss import (
+    LossParts,
+    NonFiniteFeaturesError,
+    Task,
+    VariancePenalizedLoss,
+    check_integer,
+    check_target,
+    check_tensors,
+)
+
+if TYPE_CHECKING:
+    from varreg.lab.datasets import Dataset, Subset
+
+__all__ = [
+    "Fit",
+    "Monitor",
+    "NonFiniteLossError",
+    "Normalize",
+    "Optimizer",
+    "Precision",
+    "Scaling",
+    "as_device",
+    "batches",
+    "default_device",
+    "evaluate",
+    "fit",
+    "predict",
+]
+
+Monitor = Literal["cross_entropy", "total"]
+Normalize = Literal["standard", "unit"]
+Optimizer = Literal["adam", "adamw", "sgd"]
+Precision = Literal["float32", "bfloat16"]
+
+# Images at a time where no gradients are kept. A CPU is fastest while a layer's activations are in
+# its caches; a GPU with as many as it has memory for.
+EVALUATED_AT_ONCE = {"cpu": 256, "cuda": 8192}
+
+
+class NonFiniteLossError(ValueError):
+    """Raised when the loss becomes NaN or infinite; says where and of what it was made."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Turns uint8 images into the floating-point batch that a model sees.
+
+    Attributes:
+        mean: Per channel, subtracted after the division by 255.
+        std: Per channel, divided by last.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, images: Tensor, normalize: Normalize = "standard") -> Self:
+        """Find the scaling of a training set.
+
+        Args:
+            images: uint8 ``(N, C, ...)``.
+            normalize: ``"standard"`` for mean 0 and deviation 1 in every channel,
+                ``"unit"`` for plain division by 255, as the paper does.
+
+        Raises:
+            ValueError: If the images are not uint8 or ``normalize`` is unknown.
+
+        Example:
+            >>> Scaling.of(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
+            Scaling(mean=(0.5,), std=(0.5,))
+        """
+        _check_images(images)
+        if normalize not in get_args(Normalize):
+            raise ValueError(
+                f"normalize is {normalize!r}; allowed are {', '.join(get_args(Normalize))}"
+            )
+        channels = images.shape[1]
+        if normalize == "unit":
+            return cls((0.0,) * channels, (1.0,) * channels)
+        # Exact, from how often each value occurs; a block at a time: the set may be larger than
+        # memory.
+        stored = _stored(images)
+        occurs = torch.zeros(stored.shape[-1], 256, dtype=torch.float64)
+        for block in stored.split(1024):
+            for channel, counts in enumerate(occurs):
+                counts += torch.bincount(block[..., channel].flatten(), minlength=256).cpu()
+        value = torch.arange(256, dtype=torch.float64)
+        total, square = occurs @ value, occurs @ value.square()
+        count = stored[..., 0].numel()
+        mean = total / count
+        std = (square / count - mean.square()).clamp_min(0).sqrt()
+        std[std == 0] = 255.0  # A constant channel carries nothing; do not divide by 0.
+        repeated = channels // len(mean)
+        return cls(*(tuple((each / 255).tolist()) * repeated for each in (mean, std)))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Scale a uint8 batch ``(N, C, ...)`` to float32, channels last.
+
+        Raises:
+            NotATensorError: If ``images`` is not a tensor.
+            ValueError: If it is not uint8 or has other channels.
+        """
+        _check_images(images)
+        if images.shape[1] != len(self.mean):
+            raise ValueError(
+                f"images have {images.shape[1]} channels; this scaling is for {len(self.mean)}"
+            )
+        last = images.movedim(1, -1)
+        scaled = torch.empty(last.shape, device=images.device).copy_(last)
+        factor, offset = self._rows(images.shape[-1], images.device)
+        scaled.flatten(-2).mul_(factor).sub_(offset)
+        # One channel lies the same way in memory, but by its strides kernels are chosen.
+        return scaled.movedim(-1, 1) if images.shape[1] > 1 else scaled.view(images.shape)
+
+    @lru_cache(maxsize=8)  # noqa: B019 - keeps a few numbers alive, no images
+    def _rows(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What a row of pixels is multiplied by and what is subtracted from it, channels last.
+
+        A whole row at a time is several times as fast as the few channels of a pixel.
+        """
+        with torch.inference_mode(False):  # it outlives the mode of the first call
+            std = torch.tensor(self.std)
+            rows = 1 / (255 * std), torch.tensor(self.mean) / std
+            return tuple(row.repeat(width).to(device) for row in rows)
+
+
+def _check_images(images: Tensor) -> None:
+    """Refuse what is no batch of images as they are stored.
+
+    Raises:
+        NotATensorError: If it is not a tensor.
+        ValueError: If it is not uint8, ``(N, C, ...)``.
+    """
+    check_tensors(images=images)
+    if images.dtype != torch.uint8:
+        raise ValueError(
+            f"images are {images.dtype}; they must be uint8, 0 to 255, until they are scaled on "
+            "the device"
+        )
+    if images.ndim < 3:
+        raise ValueError(f"images have shape {tuple(images.shape)}; they must be (N, C, ...)")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What :func:`fit` returns.
+
+    Attributes:
+        history: One dictionary an epoch: ``epoch`` (from 1) and, for ``train`` and ``val``,
+            ``total``, ``cross_entropy`` (unscaled), ``feature_variance``, ``accuracy`` and
+            ``auroc``. The training figures are those of the epoch's own steps, as a progress
+            bar shows them; the validation figures are of the weights at its end.
+        best_epoch: The epoch whose weights the model holds now.
+        scaling: How images were scaled; :func:`predict` needs it.
+        seconds: Wall-clock time of the training.
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    scaling: Scaling
+    seconds: float
+
+
+# What is saved with them is loaded by torch.load as it is by default.
+torch.serialization.add_safe_globals([Scaling, Fit])
+
+
+def default_device() -> torch.device:
+    """The CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def as_device(device: torch.device | str | None) -> torch.device:
+    """The device of that name, the default for ``None``.
+
+    Raises:
+        ValueError: If this machine has no such device.
+    """
+    if device is None:
+        return default_device()
+    try:
+        return torch.empty(0, device=device).device
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"device is {str(device)!r}, which cannot be used here "
+            f"({str(error).splitlines()[0]}); use 'cpu', or name none for the default, "
+            f"{default_device()}"
+        ) from error
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    criterion: VariancePenalizedLoss,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    optimizer: Optimizer = "adam",
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    adam_epsilon: float = 1e-8,
+    patience: int | None = None,
+    monitor: Monitor = "cross_entropy",
+    augment: bool = False,
+    normalize: Normalize = "standard",
+    precision: Precision = "float32",
+    compile: bool = False,
+    tap: FeatureTap | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+    log_dir: str | Path | None = None,
+    on_epoch: Callable[[int, nn.Module], None] | None = None,
+) -> Fit:
+    """Train a model in place and leave it with its best weights.
+
+    The best weights are those of the epoch with the lowest monitored validation loss. The
+    images go to the device once, as uint8; a set that would fill more than half of the free
+    memory of a GPU stays on the host and goes there batch by batch. Batches are drawn without
+    replacement from ``seed``, the same for every method, so that runs with one seed can be
+    paired; a last batch of one sample joins the batch before it.
+
+    Args:
+        model: Maps ``(N, C, ...)`` to logits ``(N, n_outputs)``.
+        dataset: Its training split is learnt, its validation split monitored.
+        criterion: The loss; with ``variance_weight=0`` plain cross-entropy. A loss that is not
+            finite ends the training at its step with ``validate=True``, which waits for the
+            device at every step, else at the end of its epoch. The error names the step in
+            either case.
+        epochs: Largest number of passes over the training split.
+        batch_size: Samples a step, 2 or more.
+        optimizer: ``"adam"``, ``"adamw"`` (decoupled weight decay) or ``"sgd"`` (no momentum).
+        learning_rate: Constant over the training.
+        weight_decay: As the optimizer defines it.
+        adam_epsilon: Adam's epsilon: 1e-8 in PyTorch, 1e-7 in Keras.
+        patience: Stop after this many epochs without a lower monitored loss; ``None``: never.
+        monitor: ``"cross_entropy"``, unscaled, which compares across penalties; ``"total"``
+            is what Keras watches in the released notebooks.
+        augment: Zoom and shift the training images by up to 10 %, see
+            :func:`varreg.lab.augment.zoom_and_shift`.
+        normalize: How images are scaled, see :class:`Scaling`.
+        precision: ``"bfloat16"`` computes model and loss under ``torch.autocast``; weights, their
+            updates and what enters the loss as logits stay float32. :func:`predict` is always in
+            float32.
+        compile: Compile the model with ``torch.compile``, which needs a compiler on this machine
+            and up to a minute before the first step. It pays on a GPU.
+        tap: Where the features are; by default what enters the linear layer that makes the logits.
+        seed: Order of the samples and augmentation. Initial weights are the caller's, the
+            draw of features the criterion's.
+        device: Default: CUDA if there is one.
+        progress: Show a progress bar over epochs on a terminal.
+        log_dir: Folder for TensorBoard event files; needs the extra ``tensorboard``.
+        on_epoch: Called as ``on_epoch(epoch, model)`` before the first epoch (as epoch 0) and at
+            the end of each, with the model in eval mode; it must not change the model.
+
+    Returns:
+        The history and the best epoch, see :class:`Fit`.
+
+    Raises:
+        NonFiniteLossError: If the loss becomes NaN or infinite, with epoch, step and parts.
+        ValueError: If a parameter is outside its range or the task of the criterion is not
+            that of the data set.
+
+    Example:
+        >>> from varreg.lab import datasets, models
+        >>> data = datasets.load("phantom")
+        >>> _ = torch.manual_seed(0)
+        >>> model = models.build("small_cnn", in_channels=1, size=28, n_outputs=1)
+        >>> result = fit(model, data, VariancePenalizedLoss("binary"), epochs=1)
+        >>> result.best_epoch, sorted(result.history[0])[0]
+        (1, 'epoch')
+    """
+    check_settings(
+        dataset,
+        criterion,
+        epochs,
+        batch_size,
+        optimizer,
+        learning_rate,
+        patience,
+        monitor,
+        precision,
+    )
+    device = as_device(device)
+    scaling = Scaling.of(dataset.train.images, normalize)
+    train, val = Source(dataset.train, device), Source(dataset.val, device)
+    model.to(device)
+    if dataset.spatial_dims == 2:
+        model.to(memory_format=torch.channels_last)
+    optimize = build_optimizer(model, optimizer, learning_rate, weight_decay, adam_epsilon)
+    order, jitter = streams(seed)
+    log = _tensorboard(log_dir)
+    own_tap = tap is None
+    tap = FeatureTap(model) if own_tap else tap
+    if own_tap and compile:  # which layer it is shows in a pass, and changes what is compiled
+        with torch.inference_mode():
+            model.eval()(scaling(dataset.train.images[:2].to(device)))
+            tap.take()
+    # Compiled with the hook of the tap. Not into CUDA graphs: they write each step over the one
+    # before it, whose logits are still to be counted.
+    forward = torch.compile(model) if compile else model
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    history: list[dict[str, float]] = []
+    watch, best_state = Watch(patience), {}
+    start = time.perf_counter()
+    try:
+        if on_epoch is not None:
+            on_epoch(0, model.eval())
+        # Nothing to show where nobody looks: `disable=None` is silent off a terminal.
+        for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=None if progress else True):
+            model.train()
+            criterion.train()
+            seen = _Running(criterion, len(train), batch_size)
+            for step, chosen in enumerate(batches(len(train), batch_size, order, train.home), 1):
+                images, labels = train.take(chosen)
+                batch = scaling(images)
+                if augment:
+                    batch = zoom_and_shift(batch, generator=jitter)
+                with autocast:
+                    logits = forward(batch).float()
+                    place = f"epoch {epoch}, step {step}"
+                    parts = _loss(criterion, logits, labels, tap.take(), place)
+                optimize.zero_grad(set_to_none=True)
+                parts.total.backward()
+                optimize.step()
+                seen.add(parts, logits, labels)
+            seen.check_finite(f"epoch {epoch}, step {{step}}")
+            row = {"epoch": epoch, **seen.summary("train_")}
+            model.eval()
+            place = f"the end of epoch {epoch}, on the validation split"
+            row |= _validate(forward, val, criterion, tap, scaling, batch_size, autocast, place)
+            history.append(row)
+            if on_epoch is not None:
+                on_epoch(epoch, model)
+            if log is not None:
+                for name, value in row.items():
+                    log.add_scalar(name.replace("_", "/", 1), value, epoch)
+            if watch.note(epoch, row[f"val_{monitor}"]):
+                best_state = {key: value.clone() for key, value in model.state_dict().items()}
+            elif watch.stopped:
+                break
+    finally:
+        if own_tap:
+            tap.remove()
+        if log is not None:
+            log.close()
+    model.load_state_dict(best_state)
+    model.eval()
+    return Fit(history, watch.best_epoch, scaling, time.perf_counter() - start)
+
+
+def predict(
+    model: nn.Module,
+    images: Tensor,
+    scaling: Scaling,
+    *,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Logits of uint8 images ``(N, C, ...)``, on the CPU, in their order.
+
+    Args:
+        model: As trained by :func:`fit`.
+        images: uint8, on any device.
+        scaling: From the :class:`Fit`.
+        batch_size: Images at a time; changes nothing but memory and speed, and the last digit of
+            a float32. Default: as many as a GPU has memory for, on a CPU what its caches hold.
+        device: Default: where the model is.
+
+    Raises:
+        NotATensorError: If ``images`` is not a tensor.
+        ValueError: If the images are not uint8 or have other channels than the scaling, or
+            ``batch_size`` is not 1 or more, or if ``scaling`` is none.
+    """
+    if not callable(scaling):
+        raise ValueError(
+            f"scaling is a {type(scaling).__name__}; it must be a Scaling, as a Fit has it"
+        )
+    if device is None:
+        device = next(model.parameters(), torch.empty(0)).device
+    device = torch.device(device)
+    model.eval()
+    return in_blocks(lambda block: model(scaling(block)), images, device, batch_size)
+
+
+def evaluate(
+    model: nn.Module,
+    subset: Subset,
+    scaling: Scaling,
+    task: Task,
+    *,
+    batch_size: int | None = None,
+) -> dict[str, float | list]:
+    """Metrics of a model on one split, see :func:`varreg.lab.metrics.classification_metrics`."""
+    logits = predict(model, subset.images, scaling, batch_size=batch_size)
+    return classification_metrics(logits, subset.labels, task)
+
+
+def in_blocks(
+    forward: Callable[[Tensor], Tensor],
+    images: Tensor,
+    device: torch.device,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Apply a function to all images, block by block, without gradients.
+
+    Args:
+        forward: Takes uint8 images ``(n, C, ...)`` on the device, gives ``(n, ...)``.
+        images: uint8 ``(N, C, ...)``, on any device.
+        device: Where to compute.
+        batch_size: Images at a time. Default: 256; on a CUDA device 8192, and half as many
+            whenever its memory does not suffice.
+
+    Returns:
+        ``(N, ...)``, on the CPU.
+
+    Raises:
+        NotATensorError: If ``images`` is not a tensor.
+        ValueError: If the images are not uint8 or ``batch_size`` is not 1 or more.
+    """
+    _check_images(images)
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, 1)
+    size = batch_size or EVALUATED_AT_ONCE.get(device.type, EVALUATED_AT_ONCE["cpu"])
+    stored, channels = _stored(images), images.shape[1]
+    results = Rows(len(images))
+    with torch.inference_mode():
+        while True:  # once for no image as well: what comes back has the shape of a result
+            block = stored[results.filled : results.filled + size]
+            try:
+                results.add(forward(_shown(block.to(device), channels)).cpu())
+            except torch.cuda.OutOfMemoryError:
+                if batch_size is not None or size == 1:
+                    raise
+                size //= 2
+            if results.filled == len(images):
+                return results.rows
+
+
+def batches(
+    count: int,
+    batch_size: int,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:
+    """Indices of one epoch's batches; a last batch of one joins the batch before it.
+
+    Args:
+        count: Samples, 2 or more: a variance over one sample is none.
+        batch_size: Samples a batch, 2 or more.
+        generator: Shuffles the samples; without it they keep their order.
+        device: Where the indices are needed; all of an epoch go there at once.
+
+    Example:
+        >>> [len(batch) for batch in batches(9, 4)]
+        [4, 5]
+    """
+    shuffled = generator is not None
+    indices = torch.randperm(count, generator=generator) if shuffled else torch.arange(count)
+    parts = list(indices.to(device).split(batch_size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    yield from parts
+
+
+class Source:
+    """A split that batches are taken from: kept on the device if that has the memory for it.
+
+    Args:
+        subset: Images and labels.
+        device: Where the batches are needed.
+
+    Attributes:
+        home: Where the split is kept, and where the indices of a batch must be.
+    """
+
+    def __init__(self, subset: Subset, device: torch.device) -> None:
+        stored = _stored(subset.images)
+        self.home = device if _has_room(device, stored) else stored.device
+        self._stored, self._channels = stored.to(self.home), subset.images.shape[1]
+        self._labels, self._device = subset.labels.to(self.home), device
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Images, uint8 ``(n, C, ...)``, and labels of the samples ``(n,)``, on the device."""
+        images, labels = self._rows(self._stored, chosen), self._rows(self._labels, chosen)
+        return _shown(images, self._channels), labels
+
+    def _rows(self, whole: Tensor, chosen: Tensor) -> Tensor:
+        if self.home == self._device:
+            return whole.index_select(0, chosen)
+        # From pinned memory the copy runs while the GPU is busy with the step before.
+        shape = (len(chosen), *whole.shape[1:])
+        rows = torch.empty(shape, dtype=whole.dtype, pin_memory=True)
+        torch.index_select(whole, 0, chosen, out=rows)
+        return rows.to(self._device, non_blocking=True)
+
+
+def _stored(images: Tensor) -> Tensor:
+    """Images as the data sets keep them, channels last: ``(N, ..., C)``, a view.
+
+    Grey images that are shown in colour, as a view that repeats their channel, have one again.
+    """
+    repeated = images.stride(1) == 0
+    return (images[:, :1] if repeated else images).movedim(1, -1)
+
+
+def _shown(stored: Tensor, channels: int) -> Tensor:
+    """A view of stored images as ``(N, C, ...)``."""
+    images = stored.movedim(-1, 1)
+    return images.expand(-1, channels, *images.shape[2:])
+
+
+def _has_room(device: torch.device, stored: Tensor) -> bool:
+    """Whether images may be kept on the device; half of its free memory is for the network."""
+    if device.type != "cuda" or stored.device == device:
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return stored.nbytes <= free / 2
+
+
+@dataclass
+class Watch:
+    """Early stopping: which epoch was the best, and whether to go on.
+
+    Attributes:
+        patience: Epochs without a lower value before it stops; ``None``: never.
+        best: Lowest value so far.
+        best_epoch: Its epoch; 0 before the first.
+        stopped: Whether the patience has run out.
+    """
+
+    patience: int | None
+    best: float = math.inf
+    best_epoch: int = 0
+    stopped: bool = False
+
+    def note(self, epoch: int, value: float) -> bool:
+        """Take the value of an epoch; tell whether it is the best so far."""
+        if value < self.best:
+            self.best, self.best_epoch = value, epoch
+            return True
+        self.stopped = self.patience is not None and epoch - self.best_epoch >= self.patience
+        return False
+
+
+def streams(seed: int) -> tuple[torch.Generator, torch.Generator]:
+    """Where the order of the samples and the augmentation come from.
+
+    Two streams: with and without augmentation the samples come in the same order.
+    """
+    return torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 2**32)
+
+
+class Rows:
+    """Tensors put one below the other into one that is made beforehand.
+
+    A list of them would do, but what is kept of every batch then lies between the large
+    activations of the batches, and the system's allocator cannot use the space of those again:
+    the memory of a training would grow with the number of its images.
+
+    Args:
+        count: Rows in all.
+
+    Attributes:
+        rows: The tensor, once something was added.
+        filled: How many of its rows are there.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count, self.filled, self.rows = count, 0, torch.empty(0)
+
+    def add(self, rows: Tensor) -> None:
+        """Put these below what is there."""
+        if not self.filled:
+            self.rows = rows.new_empty(self.count, *rows.shape[1:])
+        self.rows[self.filled : self.filled + len(rows)] = rows
+        self.filled += len(rows)
+
+
+class _Running:
+    """The metrics of an epoch, gathered batch by batch; each sample counts once."""
+
+    def __init__(self, criterion: VariancePenalizedLoss, count: int, batch_size: int) -> None:
+        self.criterion, self.batch_size = criterion, batch_size
+        self.logits, self.labels, self.parts = Rows(count), Rows(count), Rows(count)
+
+    def add(self, parts: LossParts, logits: Tensor, labels: Tensor) -> None:
+        self.parts.add(torch.stack(parts).detach().expand(len(labels), -1))
+        self.logits.add(logits.detach())
+        self.labels.add(labels)
+
+    def check_finite(self, place: str) -> None:
+        """Refuse an epoch with a loss that is NaN or infinite; waits for the device."""
+        broken = ~torch.isfinite(self.parts.rows).all(1).cpu()
+        if broken.any():
+            row = int(broken.nonzero()[0])
+            # A last batch of one joined the batch before it.
+            steps = (len(broken) - 2) // self.batch_size + 1
+            place = place.format(step=min(row // self.batch_size + 1, steps))
+            raise not_finite(self.criterion, *self.parts.rows[row].tolist(), place)
+
+    def summary(self, prefix: str) -> dict[str, float]:
+        means = self.parts.rows.cpu().double().mean(0)
+        row = dict(zip(LossParts._fields, means.tolist(), strict=True))
+        logits, labels = self.logits.rows.cpu(), self.labels.rows.cpu()
+        row["accuracy"] = accuracy(logits, labels, self.criterion.task)
+        row["auroc"] = auroc(logits, labels, self.criterion.task)
+        return {prefix + name: value for name, value in row.items()}
+
+
+def _validate(
+    forward: Callable[[Tensor], Tensor],
+    source: Source,
+    criterion: VariancePenalizedLoss,
+    tap: FeatureTap,
+    scaling: Scaling,
+    batch_size: int,
+    autocast: torch.autocast,
+    place: str,
+) -> dict[str, float]:
+    criterion.eval()
+    seen = _Running(criterion, len(source), batch_size)
+    # Batches as large as in training, not as fit in memory: the feature variance is that within a
+    # batch, and depends on its size.
+    with torch.inference_mode(), autocast:
+        for chosen in batches(len(source), batch_size, device=source.home):
+            images, labels = source.take(chosen)
+            logits = forward(scaling(images)).float()
+            parts = _loss(criterion, logits, labels, tap.take(), place)
+            seen.add(parts, logits, labels)
+    seen.check_finite(place)
+    return seen.summary("val_")
+
+
+def _loss(
+    criterion: VariancePenalizedLoss, logits: Tensor, labels: Tensor, features: Tensor, place: str
+) -> LossParts:
+    """The loss of a batch; where values are checked, finite or an error that says where."""
+    try:
+        parts = criterion(logits, labels, features)
+    except NonFiniteFeaturesError as error:
+        raise NonFiniteLossError(
+            f"the feature variance is not finite at {place}: {error}"
+        ) from error
+    if criterion.validate and not torch.isfinite(parts.total):
+        raise not_finite(criterion, *(part.item() for part in parts), place)
+    return parts
+
+
+def not_finite(
+    criterion: VariancePenalizedLoss,
+    total: float,
+    cross_entropy: float,
+    variance: float,
+    place: str,
+) -> NonFiniteLossError:
+    """The error that says where a loss broke and what it was made of."""
+    return NonFiniteLossError(
+        f"the loss is {total} at {place}: cross-entropy {cross_entropy:.6g} x lambda "
+        f"{criterion.lambda_}, feature variance {variance:.6g} x weight "
+        f"{criterion.variance_weight}; lower the learning rate or the weight"
+    )
+
+
+def build_optimizer(
+    model: nn.Module, name: str, learning_rate: float, weight_decay: float, adam_epsilon: float
+) -> torch.optim.Optimizer:
+    """The optimizer of that name, whose step is one fused kernel."""
+    common = {"lr": learning_rate, "weight_decay": weight_decay, "fused": True}
+    if name == "sgd":
+        return torch.optim.SGD(model.parameters(), **common)
+    make = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    return make(model.parameters(), eps=adam_epsilon, **common)
+
+
+def _tensorboard(log_dir: str | Path | None) -> object | None:
+    if log_dir is None:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            f"log_dir={str(log_dir)!r} needs TensorBoard: pip install 'varreg[tensorboard]', "
+            "or leave log_dir out"
+        ) from error
+    return SummaryWriter(log_dir=str(log_dir))
+
+
+def check_settings(
+    dataset: Dataset,
+    criterion: VariancePenalizedLoss,
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    learning_rate: float,
+    patience: int | None,
+    monitor: str,
+    precision: str = "float32",
+) -> None:
+    """Refuse what :func:`fit` cannot train with.
+
+    Raises:
+        ValueError: If the criterion is for another task, a split is too small or has a label
+            that is no class, or a setting is outside its range.
+    """
+    if criterion.task != dataset.task:
+        raise ValueError(
+            f"the criterion is for a {criterion.task} task and {dataset.name} is {dataset.task}; "
+            f"build it with task={dataset.task!r}"
+        )
+    for name, subset in (("training", dataset.train), ("validation", dataset.val)):
+        if len(subset) < 2:
+            raise ValueError(
+                f"the {name} split of {dataset.name} holds {len(subset)} samples; a variance over "
+                "the batch needs 2 or more"
+            )
+        # Once: no step has to wait for the device to look at its labels.
+        logits = torch.empty(()).expand(len(subset), dataset.n_outputs)
+        check_target(logits, subset.labels, dataset.task)
+    check_training(epochs, batch_size, optimizer, learning_rate, patience, monitor, precision)
+
+
+def check_training(
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    learning_rate: float,
+    patience: int | None,
+    monitor: str,
+    precision: str = "float32",
+) -> None:
+    """Refuse settings of the training that are outside their ranges.
+
+    Raises:
+        ValueError: With what was given and what is allowed.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}; it must be 1 or more")
+    if batch_size < 2:
+        raise ValueError(f"batch_size is {batch_size}; a variance over the batch needs 2 or more")
+    if optimizer not in get_args(Optimizer):
+        raise ValueError(
+            f"optimizer is {optimizer!r}; allowed are {', '.join(get_args(Optimizer))}"
+        )
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate is {learning_rate}; it must be finite and positive")
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience is {patience}; it must be 1 or more, or None for no stopping")
+    if monitor not in get_args(Monitor):
+        raise ValueError(f"monitor is {monitor!r}; allowed are {', '.join(get_args(Monitor))}")
+    if precision not in get_args(Precision):
+        raise ValueError(
+            f"precision is {precision!r}; allowed are {', '.join(get_args(Precision))}"
+        )
