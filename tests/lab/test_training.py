@@ -612,7 +612,7 @@ def test_labels_that_are_no_class_are_refused_before_the_first_step(make_dataset
         ({"epochs": 0}, "epochs is 0; it must be 1 or more"),
         ({"batch_size": 1}, "batch_size is 1; a variance over the batch needs 2 or more"),
         ({"optimizer": "lion"}, "optimizer is 'lion'; allowed are adam, adamw, sgd"),
-        ({"learning_rate": 0}, "learning_rate is 0; it must be finite and positive"),
+        ({"learning_rate": 0}, "learning_rate is 0.0; it must be finite and positive"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"patience": 0}, "patience is 0; it must be 1 or more, or None"),
         ({"monitor": "accuracy"}, "monitor is 'accuracy'; allowed are cross_entropy, total"),
@@ -695,3 +695,23 @@ def test_prints_nothing_off_a_terminal(make_dataset, capfd):
     _, result = train(make_dataset(counts=(8, 8, 8)), progress=True)
     assert isinstance(result, Fit)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("epochs", "2"),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("batch_size", "64"),
+        ("seed", "0"),
+        ("patience", "3"),
+        ("learning_rate", "1e-3"),
+        ("weight_decay", None),
+        ("adam_epsilon", "1e-8"),
+    ],
+)
+def test_a_setting_of_the_wrong_type_is_refused_by_its_name(name, wrong):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
+    with pytest.raises(ValueError, match=f"{name} is .*; give a"):
+        fit(model, None, VariancePenalizedLoss("binary"), **{"epochs": 1, name: wrong})

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -33,6 +31,7 @@ from varreg.lab.training import (
     check_training,
     evaluate,
     fit,
+    typed,
 )
 from varreg.loss import Task, VariancePenalizedLoss, check_penalty
 
@@ -158,7 +157,7 @@ class RunSpec:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             # 1, 1.0 and NumPy's 1 are one run, so they need one key.
-            value = _typed(field.name, getattr(self, field.name), field.type)
+            value = typed(field.name, getattr(self, field.name), field.type)
             object.__setattr__(self, field.name, value)
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}; allowed are {', '.join(METHODS)}")
@@ -265,34 +264,6 @@ def _parsed(name: str, text: str, kind: str) -> object:
     except (ValueError, KeyError):
         raise ValueError(f"its {name} is {text!r}, which is no {kind}") from None
     return text
-
-
-def _typed(name: str, value: object, kind: str) -> object:
-    """A setting in the type of its field; NumPy's numbers are numbers, and True is none."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    match kind.removesuffix(" | None"):
-        case _ if value is None and kind.endswith(" | None"):
-            return None
-        case "int" if is_number and float(value).is_integer():
-            return int(value)
-        case "float" if is_number:
-            return float(value)
-        case "bool" if isinstance(value, (bool, np.bool_)):
-            return bool(value)
-        case "str" if isinstance(value, str):
-            return str(value)
-        case "int" | "float" | "bool" | "str":
-            wanted = {
-                "int": "a whole number",
-                "float": "a number",
-                "bool": "True or False",
-                "str": "a text",
-            }[kind.removesuffix(" | None")]
-            raise ValueError(
-                f"{name} is {value!r}; give {wanted}"
-                + (", or None" if kind.endswith(" | None") else "")
-            )
-    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -641,7 +612,7 @@ def run_all(
     if train not in get_args(Train):
         raise ValueError(f"train is {train!r}; allowed are {', '.join(get_args(Train))}")
     check_sweep(jobs, dask)
-    limit = _typed("limit", limit, "int | None")
+    limit = typed("limit", limit, "int | None")
     if limit is not None and limit < 0:
         raise ValueError(f"limit is {limit}; it must be 0 or more, or None for all")
     ledgers = {study: Ledger(study, results) for study in dict.fromkeys(s.study for s in specs)}

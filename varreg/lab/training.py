@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -44,6 +46,7 @@ __all__ = [
     "evaluate",
     "fit",
     "predict",
+    "typed",
 ]
 
 Monitor = Literal["cross_entropy", "total"]
@@ -289,6 +292,19 @@ def fit(
         >>> result.best_epoch, sorted(result.history[0])[0]
         (1, 'epoch')
     """
+    epochs, batch_size, seed = (
+        typed(name, value, "int")
+        for name, value in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed))
+    )
+    patience = typed("patience", patience, "int | None")
+    learning_rate, weight_decay, adam_epsilon = (
+        typed(name, value, "float")
+        for name, value in (
+            ("learning_rate", learning_rate),
+            ("weight_decay", weight_decay),
+            ("adam_epsilon", adam_epsilon),
+        )
+    )
     check_settings(
         dataset,
         criterion,
@@ -740,6 +756,42 @@ def check_settings(
         logits = torch.empty(()).expand(len(subset), dataset.n_outputs)
         check_target(logits, subset.labels, dataset.task)
     check_training(epochs, batch_size, optimizer, learning_rate, patience, monitor, precision)
+
+
+def typed(name: str, value: object, kind: str) -> object:
+    """A setting in the type of its field; NumPy's numbers are numbers, and True is none.
+
+    Raises:
+        ValueError: With the name, what was given and what is wanted.
+
+    Example:
+        >>> typed("epochs", 2.0, "int"), typed("patience", None, "int | None")
+        (2, None)
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    match kind.removesuffix(" | None"):
+        case _ if value is None and kind.endswith(" | None"):
+            return None
+        case "int" if is_number and float(value).is_integer():
+            return int(value)
+        case "float" if is_number:
+            return float(value)
+        case "bool" if isinstance(value, (bool, np.bool_)):
+            return bool(value)
+        case "str" if isinstance(value, str):
+            return str(value)
+        case "int" | "float" | "bool" | "str":
+            wanted = {
+                "int": "a whole number",
+                "float": "a number",
+                "bool": "True or False",
+                "str": "a text",
+            }[kind.removesuffix(" | None")]
+            raise ValueError(
+                f"{name} is {value!r}; give {wanted}"
+                + (", or None" if kind.endswith(" | None") else "")
+            )
+    return value
 
 
 def check_training(

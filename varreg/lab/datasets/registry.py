@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from pathlib import Path
 
 from varreg.lab.datasets import folders, medmnist, phantom
@@ -81,8 +82,9 @@ def load(
         raise UnknownDatasetError(
             f"{name} has no split {split!r}; allowed are {', '.join(allowed)}"
         )
-    if isinstance(size, bool) or not isinstance(size, int):
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral):
         raise UnknownDatasetError(f"size is {size!r}; it must be a whole number of pixels")
+    size = int(size)
     if name in phantom.KINDS:
         return phantom.load(name, size)
     if name in folders.SPLITS:
