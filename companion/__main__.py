@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from companion.probes import PROBES, units
 from companion.status import status
-from companion.studies import STUDIES, specs
+from companion.studies import PREDICTED, STUDIES, specs
 from varreg.endings import ended
 from varreg.lab.runs import run_all
 
@@ -65,6 +65,7 @@ def _run(given: argparse.Namespace) -> None:
         jobs=given.jobs,
         dask=given.dask,
         limit=given.limit,
+        predictions=given.study in PREDICTED,
         root=given.root,
         device=given.device,
     )

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from varreg.lab.runs import RunSpec
 
-__all__ = ["STUDIES", "specs"]
+__all__ = ["PREDICTED", "STUDIES", "specs"]
 
 STUDIES = (
     "chest_paper",
@@ -22,6 +22,10 @@ STUDIES = (
     "inert_lambda",
     "ambiguities",
 )
+
+
+PREDICTED = ("chest_paper", "chest", "skin_paper", "skin")
+"""Studies of which what each run said about each image is recorded as well."""
 
 
 def specs(study: str) -> list[RunSpec]:

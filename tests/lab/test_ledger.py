@@ -19,6 +19,7 @@ import varreg
 from varreg.lab import ledger as module
 from varreg.lab.columns import CURVE_COLUMNS
 from varreg.lab.ledger import Ledger, LedgerError, default_results
+from varreg.lab.predictions import Predictions
 from varreg.lab.runs import RunSpec, key_of_row
 
 
@@ -188,7 +189,7 @@ def test_a_file_that_is_no_table_is_refused_and_left_alone(ledger, bad):
     damaged = ledger.runs_path.read_bytes() + bad
     ledger.runs_path.write_bytes(damaged)
     with pytest.raises(
-        LedgerError, match=r"runs\.csv is not a table in UTF-8: .*Nothing was changed"
+        LedgerError, match=r"runs\.csv(, line 4| is not a table in UTF-8).*Nothing was changed"
     ):
         ledger.append(run("new"), curve())
     assert ledger.runs_path.read_bytes() == damaged
@@ -718,3 +719,45 @@ def test_where_results_are(monkeypatch, tmp_path):
     assert default_results() == Path("results")
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "varreg"')
     assert default_results() == tmp_path.resolve() / "results"
+
+
+def with_predictions(tmp_path: Path) -> Ledger:
+    ledger = Ledger("try", tmp_path)
+    said = {"test": Predictions(np.array([[1.5], [-70000.0]]), ["a", "b"])}
+    assert ledger.append({"key": "one", "dataset_sha256": "f" * 16}, [{"epoch": 1}], said)
+    return ledger
+
+
+def test_predictions_come_back(tmp_path):
+    found = with_predictions(tmp_path).predictions("one")
+    assert list(found) == ["test"]
+    assert found["test"].images == ["a", "b"]
+    assert found["test"].logits.tolist() == [[1.5], [-65504.0]]  # the largest of float16
+
+
+def test_predictions_left_by_a_kill_are_replaced(tmp_path):
+    ledger = with_predictions(tmp_path)
+    ledger.runs_path.unlink()
+    ledger.curves_path.unlink()
+    assert ledger.predictions("one") == {}
+    with_predictions(tmp_path)
+    assert len(ledger.predictions_path.read_text().splitlines()) == 2
+    assert len(ledger.images_path.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new"),
+    [
+        ("predictions", "outputs,", "exits,"),
+        ("predictions", "one,test,1,", "one,test,1,!"),
+        ("predictions", "one,test,1,", "one,test,3,"),
+        ("images", f"{'f' * 16},test,1,b\n", ""),
+        ("images", "position", "place"),
+    ],
+)
+def test_damaged_predictions_are_refused(tmp_path, table, old, new):
+    ledger = with_predictions(tmp_path)
+    path = ledger.folder / f"{table}.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(LedgerError, match=rf"{table if new else 'predictions'}\.csv, line"):
+        ledger.predictions("one")

@@ -22,7 +22,7 @@ from varreg.lab.columns import CURVE_COLUMNS, OUTCOME_COLUMNS, PROVENANCE_COLUMN
 from varreg.lab.datasets import Dataset, UnknownDatasetError
 from varreg.lab.ledger import Ledger, LedgerError
 from varreg.lab.runs import MissingRunsError, RunSpec, execute, execute_many, groups, run_all
-from varreg.lab.training import NonFiniteLossError
+from varreg.lab.training import NonFiniteLossError, predict
 
 PROVENANCE = ["seconds", "recorded_at"]
 
@@ -260,9 +260,9 @@ def trained(monkeypatch):
     def stand_in(spec: RunSpec, **_: object):
         done.append(spec)
         row = {"key": spec.key, **dataclasses.asdict(spec), "test_accuracy": spec.seed / 10}
-        return row, [{"epoch": 1, "val_total": 0.5}]
+        return row, [{"epoch": 1, "val_total": 0.5}], {}
 
-    monkeypatch.setattr(runs, "execute", stand_in)
+    monkeypatch.setattr(runs, "_execute", stand_in)
     # One after the other also where there is a GPU.
     monkeypatch.setattr(runs, "groups", lambda jobs, device: [[job] for job in jobs])
     return done
@@ -380,14 +380,14 @@ def test_a_damaged_ledger_is_found_before_the_training(tmp_path, trained):
 
 
 def test_a_run_that_fails_takes_no_finished_one_with_it(tmp_path, trained, monkeypatch):
-    stand_in = runs.execute
+    stand_in = runs._execute
 
     def fail_at_two(spec: RunSpec, **arguments: object):
         if spec.seed == 2:
             raise RuntimeError("the power went off")
         return stand_in(spec, **arguments)
 
-    monkeypatch.setattr(runs, "execute", fail_at_two)
+    monkeypatch.setattr(runs, "_execute", fail_at_two)
     with pytest.raises(RuntimeError, match="the power went off"):
         run_all([spec(seed) for seed in range(4)], results=tmp_path, progress=False)
     assert Ledger("try", tmp_path).runs()["seed"].tolist() == [0, 1]
@@ -406,7 +406,7 @@ def test_data_that_changed_are_noticed_before_the_training(tmp_path, trained, mo
 
 
 def test_a_ledger_that_is_deleted_on_the_way(tmp_path, trained, monkeypatch):
-    stand_in = runs.execute
+    stand_in = runs._execute
 
     def delete_at_two(spec: RunSpec, **arguments: object):
         if spec.seed == 2:
@@ -414,10 +414,10 @@ def test_a_ledger_that_is_deleted_on_the_way(tmp_path, trained, monkeypatch):
             (tmp_path / "try" / "curves.csv").unlink()
         return stand_in(spec, **arguments)
 
-    monkeypatch.setattr(runs, "execute", delete_at_two)
+    monkeypatch.setattr(runs, "_execute", delete_at_two)
     with pytest.raises(LedgerError, match=r"no longer holds run .*the same call again: it trains"):
         run_all([spec(seed) for seed in range(3)], results=tmp_path, progress=False)
-    monkeypatch.setattr(runs, "execute", stand_in)
+    monkeypatch.setattr(runs, "_execute", stand_in)
     assert len(run_all([spec(seed) for seed in range(3)], results=tmp_path, progress=False)) == 3
 
 
@@ -654,3 +654,27 @@ def test_a_hundred_kills_lose_nothing_and_leave_no_process(tmp_path):
     found = json.loads(done.stdout)
     assert found.pop("whole") >= 100, "the kills came too early to disturb anything"
     assert found == {"kills": 100, "lost": 0, "doubled": 0, "orphans": 0}
+
+
+def test_predictions_of_a_retrained_run_are_the_recorded_ones(tmp_path):
+    spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
+    run_all([spec], predictions=True, results=tmp_path, device="cpu", progress=False)
+    said = Ledger("try", tmp_path).predictions(spec.key)
+    run = runs.train_run(spec, device="cpu")
+    assert set(said) == {"val", "test"}
+    for split, found in said.items():
+        images = getattr(run.data, split).images
+        logits = predict(run.model, images, run.fit.scaling).half().float().numpy()
+        np.testing.assert_array_equal(found.logits, logits)
+        assert list(found.images) == [str(place) for place in range(len(images))]
+
+
+def test_predictions_are_recorded_where_they_are_asked_for(tmp_path):
+    spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
+    run_all([spec], results=tmp_path, device="cpu", progress=False)
+    assert Ledger("try", tmp_path).predictions(spec.key) == {}
+    assert not (tmp_path / "try" / "predictions.csv").exists()
+    other = dataclasses.replace(spec, seed=1)
+    run_all([spec, other], predictions=True, results=tmp_path, device="cpu", progress=False)
+    assert Ledger("try", tmp_path).predictions(spec.key) == {}
+    assert set(Ledger("try", tmp_path).predictions(other.key)) == {"val", "test"}

@@ -27,10 +27,14 @@ from varreg.lab.columns import (
 )
 from varreg.lab.csvtable import RESTORE, LedgerError, Table
 from varreg.lab.machine import checkout
+from varreg.lab.predictions import Predictions
 
 __all__ = ["Ledger", "LedgerError", "as_folder", "default_results"]
 
 SECONDS_UNTIL_A_WORD = 5
+
+PREDICTION_COLUMNS = ("key", "split", "outputs", "logits")
+IMAGE_COLUMNS = ("key", "split", "position", "image")  # the key is the hash of the data set
 
 
 def default_results() -> Path:
@@ -65,6 +69,9 @@ def as_folder(folder: str | Path, name: str = "results") -> Path:
 class Ledger:
     """The recorded runs of one study: ``runs.csv``, a row a run, and ``curves.csv``.
 
+    Where they were asked for, ``predictions.csv`` holds what the model of each run said about
+    each image, and ``images.csv`` which images these are.
+
     Every change writes the whole table to a new file that then takes the place of the old
     one, under a lock: a reader sees all of a run or nothing, also after a kill.
 
@@ -87,6 +94,8 @@ class Ledger:
         self.folder = (default_results() if results is None else as_folder(results)) / study
         self.runs_path = self.folder / "runs.csv"
         self.curves_path = self.folder / "curves.csv"
+        self.predictions_path = self.folder / "predictions.csv"
+        self.images_path = self.folder / "images.csv"
 
     def runs(self) -> pd.DataFrame:
         """Read all finished runs, in the order in which they finished.
@@ -123,6 +132,36 @@ class Ledger:
             frame = _frame(curves)
             return frame[frame["key"].isin(_keys(runs))].reset_index(drop=True)
 
+    def predictions(self, key: str) -> dict[str, Predictions]:
+        """What the model of one run said about each image.
+
+        Args:
+            key: Of the run.
+
+        Returns:
+            By split. Empty if the run is not recorded, or was without its predictions.
+
+        Raises:
+            LedgerError: If a line is damaged, or does not fit the images; it says which.
+        """
+        with self._named("read"):
+            runs, said, images = self._runs(), self._said(), self._images()
+            if key not in _keys(runs):
+                return {}
+            data = runs.column("dataset_sha256")[runs.column("key").index(key)]
+            found = {}
+            for number, row in enumerate(said.rows):
+                record = dict(zip(said.header, row, strict=True))
+                if record["key"] == key:
+                    names = [r[3] for r in images.rows if r[:2] == [data, record["split"]]]
+                    try:
+                        found[record["split"]] = Predictions.from_text(
+                            record["logits"], int(record["outputs"]), names
+                        )
+                    except ValueError as error:
+                        raise said.refusal(number, f"is not what was recorded: {error}") from error
+            return found
+
     def keys(self) -> set[str]:
         """Keys of the finished runs."""
         with self._named("read"):
@@ -133,13 +172,19 @@ class Ledger:
         with self._named("read"):
             return {content: set(found) for content, found in contents(self._runs()).items()}
 
-    def append(self, run: Mapping[str, object], curve: Sequence[Mapping[str, object]]) -> bool:
+    def append(
+        self,
+        run: Mapping[str, object],
+        curve: Sequence[Mapping[str, object]],
+        predictions: Mapping[str, Predictions] | None = None,
+    ) -> bool:
         """Record a finished run; a key that is recorded already is left as it is.
 
         Args:
             run: Values by column; needs ``key``.
             curve: One mapping an epoch, by the names in `varreg.lab.columns.CURVE_COLUMNS` but
                 ``key``.
+            predictions: What its model said about the images, by split.
 
         Returns:
             Whether the run was new.
@@ -166,9 +211,30 @@ class Ledger:
                         f"hash {', '.join(known[content])}, now it has {[*found][-1]}; give the "
                         "data that the others had, or name another folder with results=",
                     )
+            if predictions:
+                self._append_predictions(run, predictions)
             csvtable.write(curves)
             csvtable.write(runs)
         return True
+
+    def _append_predictions(
+        self, run: Mapping[str, object], predictions: Mapping[str, Predictions]
+    ) -> None:
+        key, data = str(run["key"]), str(run["dataset_sha256"])
+        said, images = _without(self._said(), key), self._images()
+        known = {tuple(row[:2]) for row in images.rows}
+        names = [
+            [data, split, str(place), image]
+            for split, found in predictions.items()
+            if (data, split) not in known
+            for place, image in enumerate(found.images)
+        ]
+        lines = [
+            [key, split, str(found.logits.shape[1]), found.to_text()]
+            for split, found in predictions.items()
+        ]
+        csvtable.write(images.grown(IMAGE_COLUMNS, names))
+        csvtable.write(said.grown(PREDICTION_COLUMNS, lines))
 
     def check_writable(self) -> None:
         """Find out before hours of training that their result could not be recorded.
@@ -179,6 +245,8 @@ class Ledger:
         """
         with self._locked():
             self._tables()
+            self._said()
+            self._images()
             for path in (self.runs_path, self.curves_path):
                 target = path.resolve()
                 # The old table stands beside the new one until that is whole.
@@ -234,6 +302,12 @@ class Ledger:
         check_runs(runs)
         return runs
 
+    def _said(self) -> Table:
+        return _with_columns(self.predictions_path, PREDICTION_COLUMNS)
+
+    def _images(self) -> Table:
+        return _with_columns(self.images_path, IMAGE_COLUMNS)
+
     def _tables(self) -> tuple[Table, Table]:
         """Both tables, checked; the runs are read first, because their curves are written first."""
         runs = self._runs()
@@ -247,6 +321,17 @@ class Ledger:
         curves = curves or Table(self.curves_path)
         check_curves(curves, runs)
         return runs, curves
+
+
+def _with_columns(path: Path, columns: tuple[str, ...]) -> Table:
+    """A table of exactly these columns; empty where there is no file."""
+    table = csvtable.read(path) or Table(path, list(columns))
+    if tuple(table.header) != columns:
+        raise LedgerError(
+            f"{path}, line 1: the header is {','.join(table.header)} and must be "
+            f"{','.join(columns)}. {RESTORE}"
+        )
+    return table
 
 
 def _keys(table: Table) -> set[str]:

@@ -22,6 +22,7 @@ from varreg.lab.ensemble import can_ensemble, fit_ensemble, predict_ensemble
 from varreg.lab.ledger import Ledger, LedgerError
 from varreg.lab.machine import commit, stamp
 from varreg.lab.metrics import classification_metrics
+from varreg.lab.predictions import Predictions
 from varreg.lab.sweeps import carry_out, check_sweep
 from varreg.lab.training import (
     Fit,
@@ -29,8 +30,8 @@ from varreg.lab.training import (
     Normalize,
     as_device,
     check_training,
-    evaluate,
     fit,
+    predict,
     typed,
 )
 from varreg.loss import Task, VariancePenalizedLoss, check_penalty
@@ -57,7 +58,9 @@ __all__ = [
 
 METHODS = ("baseline", "penalized", "tuned", "augmented")
 Train = Literal["missing", "never", "always"]
-Result = tuple[str, dict[str, object], list[dict[str, object]]]  # study, row, details
+Said = dict[str, Predictions]  # by split
+Result = tuple[str, dict[str, object], list[dict[str, object]], Said]  # study, row, details
+PREDICTED = ("val", "test")
 
 # More seeds than a study of the project has are rare, and what a step costs in launches is shared
 # by 16 already.
@@ -365,13 +368,19 @@ def execute(
         >>> row["epochs_run"], len(curve), 0 < row["test_accuracy"] <= 1
         (1, 1, True)
     """
-    run = train_run(spec, root=root, device=device, progress=progress, log_dir=log_dir)
+    return _execute(spec, root=root, device=device, progress=progress, log_dir=log_dir)[:2]
+
+
+def _execute(
+    spec: RunSpec, *, device: str | None, **how: object
+) -> tuple[dict[str, object], list[dict[str, float]], Said]:
+    run = train_run(spec, device=device, **how)
     with _repeatable():
-        metrics = {
-            split: evaluate(run.model, getattr(run.data, split), run.fit.scaling, run.data.task)
+        logits = {
+            split: predict(run.model, getattr(run.data, split).images, run.fit.scaling)
             for split in SPLITS
         }
-    return _row(spec, run, metrics, as_device(device)), run.fit.history
+    return _outcome(spec, run, logits, as_device(device))
 
 
 def execute_many(
@@ -401,6 +410,13 @@ def execute_many(
         >>> [(row["seed"], len(curve)) for row, curve in both]
         [(0, 1), (1, 1)]
     """
+    for row, curve, _ in _execute_many(specs, root, device):
+        yield row, curve
+
+
+def _execute_many(
+    specs: Sequence[RunSpec], root: str | Path | None, device: str | None
+) -> Iterator[tuple[dict[str, object], list[dict[str, float]], Said]]:
     if len({dataclasses.replace(spec, seed=0) for spec in specs}) != 1:
         raise ValueError(
             f"{len(specs)} runs that do not differ in their seed alone; give one or more that do, "
@@ -441,14 +457,8 @@ def execute_many(
             if done
         }
     for place, at in enumerate(done):
-        metrics = {
-            split: classification_metrics(
-                logits[split][place], getattr(data, split).labels, data.task
-            )
-            for split in SPLITS
-        }
-        run = Trained(members[at], data, results[at])
-        yield _row(specs[at], run, metrics, as_device(device)), run.fit.history
+        own = {split: logits[split][place] for split in SPLITS}
+        yield _outcome(specs[at], Trained(members[at], data, results[at]), own, as_device(device))
     for result in results:
         if isinstance(result, NonFiniteLossError):
             raise result
@@ -536,22 +546,26 @@ def _repeatable() -> AbstractContextManager[None]:
     )
 
 
-def _row(
-    spec: RunSpec,
-    run: Trained,
-    metrics: Mapping[str, Mapping[str, float | list]],
-    device: torch.device,
-) -> dict[str, object]:
-    """What is recorded of a run; the metrics are those of each split."""
+def _outcome(
+    spec: RunSpec, run: Trained, logits: Mapping[str, torch.Tensor], device: torch.device
+) -> tuple[dict[str, object], list[dict[str, float]], Said]:
+    """What is recorded of a run: its row, its curve and what it said, by split."""
     row: dict[str, object] = {"key": spec.key, **dataclasses.asdict(spec)}
-    for split, found in metrics.items():
+    said = {}
+    for split, values in logits.items():
+        subset = getattr(run.data, split)
+        found = classification_metrics(values, subset.labels, run.data.task)
         row |= {f"{split}_{name}": value for name, value in found.items()}
+        if split in PREDICTED:
+            names = subset.ids or [str(place) for place in range(len(subset))]
+            said[split] = Predictions(values.float().numpy(), names)
     row |= {
         "best_epoch": run.fit.best_epoch,
         "epochs_run": len(run.fit.history),
         "parameters": models.count_parameters(run.model),
     }
-    return row | provenance(run.data, device, run.fit.seconds)
+    row |= provenance(run.data, device, run.fit.seconds)
+    return row, run.fit.history, said
 
 
 def provenance(data: datasets.Dataset, device: torch.device, seconds: float) -> dict[str, object]:
@@ -572,6 +586,7 @@ def run_all(
     jobs: int = 1,
     dask: str | None = None,
     limit: int | None = None,
+    predictions: bool = False,
     results: str | Path | None = None,
     root: str | Path | None = None,
     device: str | None = None,
@@ -593,6 +608,8 @@ def run_all(
             scheduler file: its workers train, and this process records. They need the same
             version of the package, and the data in their own ``$VARREG_DATA`` or in ``root``.
         limit: Train at most so many runs; the rows of the others are then left out.
+        predictions: Record what each run said about every validation and test image as well, see
+            :meth:`varreg.lab.ledger.Ledger.predictions`.
         results: Folder of the ledgers; default :func:`varreg.lab.ledger.default_results`.
         root: Folder of the data, see :func:`varreg.lab.datasets.load`.
         device: Default: CUDA if there is one.
@@ -641,7 +658,7 @@ def run_all(
         commit()  # warns if it cannot be recorded
     known = {study: ledger.data_hashes() for study, ledger in ledgers.items()} if todo else {}
     perform = partial(_perform, root=root, device=device, known=known)
-    record = partial(_record, ledgers=ledgers)
+    record = partial(_record, ledgers=ledgers, predictions=predictions)
     with tqdm(total=len(todo), unit="run", disable=None if progress else True) as bar:
         for finished in carry_out(tasks, perform, record, jobs=jobs, dask=dask):
             bar.update(finished)
@@ -694,16 +711,18 @@ def _perform(
                 f"with the hash {', '.join(sorted(before))}, and this is {now}. Give the data that "
                 "they had (see python -m varreg data check), or name another folder with results="
             )
-    if len(task) == 1:
-        yield first.study, *first.execute(root=root, device=device)
-        return
-    for row, details in execute_many(task, root=root, device=device):
-        yield first.study, row, details
+    if not isinstance(first, RunSpec):
+        yield first.study, *first.execute(root=root, device=device), {}
+    elif len(task) == 1:
+        yield first.study, *_execute(first, root=root, device=device)
+    else:
+        for outcome in _execute_many(task, root, device):
+            yield first.study, *outcome
 
 
-def _record(result: Result, ledgers: dict[str, Ledger]) -> None:
-    study, row, details = result
-    ledgers[study].append(row, details)
+def _record(result: Result, ledgers: dict[str, Ledger], predictions: bool) -> None:
+    study, row, details, said = result
+    ledgers[study].append(row, details, said if predictions else None)
 
 
 @lru_cache(maxsize=2)

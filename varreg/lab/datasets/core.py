@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -115,11 +116,13 @@ class Subset:
             zeros and ones for multilabel tasks.
         groups: ``int64``, ``(N,)``: images with the same number show the same lesion, across all
             subsets of the data set. ``None`` where this is not known.
+        ids: names of the images, in their order; ``None`` where they have none.
     """
 
     images: Tensor
     labels: Tensor
     groups: Tensor | None = None
+    ids: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -212,8 +215,9 @@ def assemble(
     source: str,
     images_sha256: str,
     groups: np.ndarray | None = None,
+    ids: Sequence[str] | None = None,
 ) -> Dataset:
-    """Cuts images, labels and groups that stand in the order train, val, test into a ``Dataset``.
+    """Cuts what stands in the order train, val, test into a ``Dataset``.
 
     Args:
         name: see :class:`Dataset`, also for the other arguments that are not explained here.
@@ -227,6 +231,7 @@ def assemble(
         source: where the images came from, in words.
         images_sha256: hash of the bytes of all images, in this order.
         groups: integers, ``(N,)``.
+        ids: names of the images.
 
     Raises:
         DatasetError: If one of the three parts is empty.
@@ -236,12 +241,15 @@ def assemble(
             raise DatasetError(f"the {part} part of {name} (split {split}) holds no image")
     target = torch.from_numpy(labels.astype(np.float32 if task == "multilabel" else np.int64))
     lesion = None if groups is None else torch.from_numpy(groups.astype(np.int64))
+    ends = list(accumulate(counts))
+    ids = None if ids is None else tuple(ids)
     parts = [
         Subset(*columns)
         for columns in zip(
             images.split(list(counts)),
             target.split(list(counts)),
             [None] * 3 if lesion is None else lesion.split(list(counts)),
+            [None] * 3 if ids is None else (ids[a:b] for a, b in pairwise([0, *ends])),
             strict=True,
         )
     ]

@@ -164,6 +164,7 @@ def load(name: str, size: int, split: str, root: str | Path | None, may_download
         source=f"{len(files):,} files in Kaggle's layout, from {words}",
         images_sha256=images_sha256,
         groups=groups,
+        ids=[Path(file).stem for file in files],
     )
 
 
