@@ -3,9 +3,7 @@ import math
 import pytest
 from scipy import stats
 
-from companion.published_numbers import (
-    four_images,
-)
+from companion.published_numbers import four_images
 from tests.companion.synthetic import study
 from tests.companion.synthetic_numbers import (
     CHEST,

@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 
 from companion import records
-from companion.published_numbers import (
-    grid_search,
-)
+from companion.published_numbers import grid_search
 from tests.companion.synthetic_mechanics import carried
 
 

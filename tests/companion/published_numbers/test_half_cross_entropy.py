@@ -3,9 +3,7 @@ import pandas as pd
 import pytest
 
 from companion import published
-from companion.published_numbers import (
-    half_cross_entropy,
-)
+from companion.published_numbers import half_cross_entropy
 from tests.companion.synthetic_numbers import EMPTY, PREDICTIONS, PROTOCOL
 
 

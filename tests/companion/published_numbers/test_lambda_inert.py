@@ -3,9 +3,7 @@ import pytest
 import torch
 
 from companion import records
-from companion.published_numbers import (
-    lambda_inert,
-)
+from companion.published_numbers import lambda_inert
 from companion.studies import specs
 from companion.studies.inert_lambda import FAMILIES as RECORDED
 from tests.companion.synthetic_mechanics import FAMILIES, inert

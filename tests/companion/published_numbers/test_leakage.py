@@ -5,9 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from companion.published_numbers import (
-    leakage,
-)
+from companion.published_numbers import leakage
 from tests.companion.synthetic import study
 from tests.companion.synthetic_numbers import (
     LEAKS,

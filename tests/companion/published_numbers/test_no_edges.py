@@ -6,9 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from companion.published_numbers import (
-    no_edges,
-)
+from companion.published_numbers import no_edges
 from tests.companion.synthetic import row
 from tests.companion.synthetic_mechanics import edges
 from varreg.lab.augment import shuffle_blocks

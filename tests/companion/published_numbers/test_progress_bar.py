@@ -5,9 +5,7 @@ import pandas as pd
 import pytest
 
 from companion import predictions, published
-from companion.published_numbers import (
-    progress_bar,
-)
+from companion.published_numbers import progress_bar
 from tests.companion.synthetic_numbers import (
     ANSWERS,
     CHEST,

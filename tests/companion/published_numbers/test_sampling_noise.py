@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from companion.published_numbers import (
-    sampling_noise,
-)
+from companion.published_numbers import sampling_noise
 from tests.companion.synthetic_mechanics import sampling
 from varreg.loss import feature_variance
 

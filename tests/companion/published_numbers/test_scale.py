@@ -5,9 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from companion.published_numbers import (
-    scale,
-)
+from companion.published_numbers import scale
 from tests.companion.synthetic_mechanics import norms
 from varreg.lab.models import build
 

@@ -2,9 +2,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from companion import published
-from companion.published_numbers import (
-    six_sevenths,
-)
+from companion.published_numbers import six_sevenths
 from tests.companion.synthetic_numbers import SKIN
 
 

@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
 
-from companion.published_numbers import (
-    the_data,
-)
+from companion.published_numbers import the_data
 from tests.companion.synthetic_numbers import CHEST, THRESHOLDS
 
 
