@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from harness import record, start, without_log
-from peers import torch_variance
+from peers import one_pass_variance, torch_variance
 from torch import Tensor
 
 from varreg.features import FeatureTap
@@ -68,6 +68,7 @@ def losses(device: torch.device, n_features: int) -> dict[str, Loss]:
     }
     centers = torch.zeros(2, n_features, device=device)
     penalties: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "kernel of 0.2.0, all features": lambda f, y: one_pass_variance(f),
         "released recipe, all features": lambda f, y: released_variance(f, 1.0),
         "released recipe, ratio 0.2": lambda f, y: released_variance(f, 0.2),
         "torch.var, all features": lambda f, y: torch_variance(f, 1.0),

@@ -36,7 +36,7 @@ KERAS_EPSILON = (
 
 # Up to this ratio of means to deviations (roots of mean squares), and for as many rows at a time,
 # a plain sum in float32 leaves five digits of the gradient and six of the variance.
-LARGE_MEAN = 8.0
+LARGE_MEAN = 32.0
 ROWS = 256
 
 
