@@ -107,7 +107,7 @@ def edges(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         Columns ``model, metric, change`` (a :class:`~varreg.lab.statistics.PairedDifference`,
         shuffled minus in place) and ``verdict``: ``"worse"`` or ``"better"`` where the interval
         lies on one side of zero, ``"equal"`` where it holds zero and lies within
-        :data:`companion.verdicts.MARGIN` of it, ``"open"`` otherwise.
+        ``companion.verdicts.MARGIN`` of it, ``"open"`` otherwise.
     """
     rows = []
     for model, group in [] if runs.empty else runs.groupby("model", sort=False):
