@@ -152,7 +152,7 @@ _QUANTITIES = {
         "cross_entropy",
     ),
     (None, None, "loss"): ("cross-entropy", "cross_entropy"),
-    # Of one output: but for the thresholds, the AUROC. `companion.explained` says what they change.
+    # Of one output: but for the thresholds, the AUROC; `companion.predictions` says what they do.
     ("chest", None, "auroc"): ("Keras AUC, 200 thresholds", "auroc"),
     ("skin", None, "auroc"): ("Keras AUC, 200 thresholds, micro average", "keras_auc"),
 }

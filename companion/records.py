@@ -14,12 +14,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from companion.explained import with_released_metrics
+from companion.predictions import with_released_metrics
 from companion.studies import STUDIES, specs
 from varreg.lab.ledger import Ledger, as_folder, default_results
 from varreg.lab.runs import RunSpec, run_all
 
-__all__ = ["Evidence", "check_parameters", "check_whole", "gather", "live_specs", "recorded"]
+__all__ = [
+    "Evidence",
+    "check_parameters",
+    "check_whole",
+    "details",
+    "gather",
+    "live_specs",
+    "recorded",
+]
 
 TRAIN = ("never", "missing", "always")
 #: Data sets that can stand in for the recorded ones of a study, the default first.
@@ -129,8 +137,27 @@ def recorded(study: str, results: str | Path | None = None) -> Evidence:
         results: Folder of the ledgers; default: the recorded results.
     """
     ledger, predictions = Ledger(study, results), Ledger("predictions", results)
-    runs = with_released_metrics(ledger.runs(), predictions.runs(), predictions.curves())
+    answers = details(predictions.runs(), predictions.curves())
+    runs = with_released_metrics(ledger.runs(), answers)
     return Evidence(runs, ledger.curves(), live=False)
+
+
+def details(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a probe, or the epochs of a study, with the settings of the run they belong to.
+
+    Args:
+        runs: Rows of a ledger.
+        rows: Its ``curves()``: detail rows with the ``key`` of their run.
+
+    Example:
+        >>> runs = pd.DataFrame({"key": ["a"], "seed": [3]})
+        >>> details(runs, pd.DataFrame({"key": ["a", "a"], "ratio": [0.2, 1.0]}))["seed"].tolist()
+        [3, 3]
+    """
+    if runs.empty or rows.empty:
+        return pd.DataFrame()
+    settings = ["key", *(name for name in runs.columns if name not in rows.columns)]
+    return rows.merge(runs[settings], on="key")
 
 
 def live_specs(

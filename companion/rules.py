@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from companion import cost, published, verdicts
-from companion.mechanics import details, factor_text, variance_parts
-from companion.records import Evidence
+from companion.published_numbers.scale import factor_text, variance_parts
+from companion.records import Evidence, details
 from companion.tables import (
     DATASET_NAMES,
     METRIC_NAMES,

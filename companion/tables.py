@@ -284,7 +284,7 @@ def against_published(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataF
 
     Args:
         runs: Rows of a ledger, of one data set and network; those of
-            :func:`companion.explained.with_released_metrics` hold more quantities.
+            :func:`companion.predictions.with_released_metrics` hold more quantities.
         numbers: As from :func:`companion.published.select`.
 
     Returns:

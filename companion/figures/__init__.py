@@ -12,22 +12,6 @@ from companion.figures.cost import (
     cost_roofline,
     cost_throughput,
 )
-from companion.figures.mechanics import (
-    block_shuffling,
-    choice_heat,
-    feature_scale,
-    lambda_trajectories,
-    sampling_noise,
-    search_places,
-)
-from companion.figures.numbers import (
-    class_shift,
-    four_images,
-    half,
-    leakage,
-    progress_bar,
-    six_sevenths,
-)
 from companion.figures.sensitivity import sensitivity_forest
 from companion.figures.studies import (
     against_published,
@@ -48,9 +32,6 @@ __all__ = [
     "COLORS",
     "against_published",
     "auroc_curves",
-    "block_shuffling",
-    "choice_heat",
-    "class_shift",
     "combinations",
     "comparison",
     "cost_growth",
@@ -58,23 +39,14 @@ __all__ = [
     "cost_overhead",
     "cost_roofline",
     "cost_throughput",
-    "feature_scale",
     "forest",
-    "four_images",
     "front_page",
-    "half",
     "images",
-    "lambda_trajectories",
-    "leakage",
     "learning_curves",
     "pairs",
     "picks",
-    "progress_bar",
     "recall",
-    "sampling_noise",
-    "search_places",
     "sensitivity_forest",
-    "six_sevenths",
     "use_style",
     "weights",
 ]

@@ -13,12 +13,11 @@ from varreg.lab.machine import checkout
 __all__ = ["COLORS", "WIDTH", "front_page", "say_empty", "use_style"]
 
 #: Okabe and Ito's colour-blind safe palette.
-COLORS = {
-    "baseline": "#565656",
-    "penalized": "#D55E00",
-    "tuned": "#009E73",
-    "augmented": "#0072B2",
-}
+GREY, RED, GREEN, BLUE = "#565656", "#D55E00", "#009E73", "#0072B2"
+PALE = "#DDDDDD"
+COLORS = {"baseline": GREY, "penalized": RED, "tuned": GREEN, "augmented": BLUE}
+#: Colour and marker of the networks where there are no methods to tell apart.
+NETWORKS = {"paper_cnn": (BLUE, "o"), "small_cnn": (RED, "D")}
 WIDTH = 6.4  # inches; with 11 point text this stays readable at the width of a phone
 
 

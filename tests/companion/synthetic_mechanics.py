@@ -1,4 +1,4 @@
-"""Made-up rows of the studies and probes behind :mod:`companion.mechanics`."""
+"""Made-up rows of the studies and probes behind the notebook on the published numbers."""
 
 from __future__ import annotations
 

@@ -7,9 +7,12 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from companion.explained import RULES
+from companion import predictions as asked
+from companion import records
 from companion.probes.leakage import TRAINING
 from companion.published import CHEST_IMAGES, SKIN_CLASSES
+from companion.published_numbers.the_data import RULES
+from tests.companion.synthetic import row
 
 CHEST_MODELS = {"baseline": 0.05, "penalized": 0.06, "augmented": -0.2}
 SKIN_MODELS = {"baseline": 1.0, "penalized": 1.1, "untrained": 0.0}
@@ -44,7 +47,7 @@ def predictions(skin_images=300):
 
 
 def leakage(seeds=3, models=("paper_cnn", "small_cnn")):
-    """Rows of the probe ``leakage``: seen lesions are harder, and remembered.
+    """Details of the probe ``leakage``: seen lesions are harder, and remembered.
 
     Without the test lesions, seen images lose ten points in every class; without as many others,
     none. The level moves with the seed.
@@ -57,9 +60,9 @@ def leakage(seeds=3, models=("paper_cnn", "small_cnn")):
             images = 100 if label == 4 else 20 + 10 * seen
             forgotten = training == TRAINING[1] and seen
             right = images // 2 - images // 10 * (seen + forgotten) + seed
-            row = {"key": key, "label": label, "seen": seen, "images": images, "right": right}
-            details.append(row)
-    return pd.DataFrame(runs), pd.DataFrame(details)
+            line = {"key": key, "label": label, "seen": seen, "images": images, "right": right}
+            details.append(line)
+    return records.details(pd.DataFrame(runs), pd.DataFrame(details))
 
 
 def thresholds(seeds=3, models=("paper_cnn", "small_cnn")):
@@ -84,12 +87,37 @@ def temperatures(seeds=3, models=("paper_cnn", "small_cnn")):
         runs[-1]["temperature"] = 1.2 + 0.1 * seed
         for part, used in itertools.product(("val", "test"), (1.0, runs[-1]["temperature"])):
             gain = 0.0 if used == 1.0 else 0.01 + 0.001 * seed
-            row = {"key": key, "part": part, "temperature_used": used}
-            row |= {"cross_entropy": 0.5 + 0.1 * seed - gain, "ece": 0.05 + gain}
-            details.append(row | {"accuracy": 0.8, "auroc": 0.9})
+            line = {"key": key, "part": part, "temperature_used": used}
+            line |= {"cross_entropy": 0.5 + 0.1 * seed - gain, "ece": 0.05 + gain}
+            details.append(line | {"accuracy": 0.8, "auroc": 0.9})
     return pd.DataFrame(runs), pd.DataFrame(details)
 
 
 def _images(key, labels, chances, seen=None):
     table = pd.DataFrame(chances.astype(float), columns=[f"p_{i}" for i in range(chances.shape[1])])
     return table.assign(key=key, index=range(len(labels)), label=labels, seen=seen)
+
+
+def shown_by_hand(scores, batch_size, closing):
+    """A progress bar as Keras adds it up: a total and a count, batch by batch."""
+    total = count = 0
+    for start in range(0, len(scores), batch_size):
+        so_far = scores[: start + batch_size]
+        metric = sum(so_far) / len(so_far)
+        total, count = total + metric, count + 1
+    return (total + metric) / (count + 1) if closing else total / count
+
+
+EMPTY = pd.DataFrame()
+PREDICTIONS, _DETAILS = predictions()
+ANSWERS = records.details(PREDICTIONS, _DETAILS)
+CHEST, SKIN = (asked.images(ANSWERS, source) for source in ("chest_paper", "skin_paper"))
+NO_IMAGES = asked.images(EMPTY, "chest_paper")
+LEAKS = leakage()
+THRESHOLDS = thresholds()
+PROTOCOL = pd.DataFrame(
+    row(method, seed, dataset="chest_xray", size=224, study="chest_paper", best_epoch=2)
+    | {"test_recall": f"0.5;{0.96 + 0.01 * seed}", "test_accuracy": (500 + 3 * seed) / 624}
+    for method in ("baseline", "penalized", "augmented")
+    for seed in range(3)
+)

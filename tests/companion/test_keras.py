@@ -1,4 +1,4 @@
-"""What `companion.explained` says that Keras does, against Keras itself (on PyTorch)."""
+"""What `companion.predictions` says that Keras does, against Keras itself (on PyTorch)."""
 
 import re
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from packaging.version import Version
 
-from companion import explained
+from companion import predictions
 from companion.published import CHEST_IMAGES
+from companion.published_numbers import progress_bar
 from varreg.lab.metrics import keras_auc
 
 # Keras up to 3.10 asks torch for an array in a way that NumPy 2 has come to dislike.
@@ -57,7 +58,7 @@ def evaluate(keras, chance, labels):
     returned = model.evaluate(
         chance[:, None],
         labels[:, None],
-        batch_size=explained.BATCH,
+        batch_size=predictions.BATCH,
         verbose=1,
         return_dict=True,
         callbacks=[Logger()],
@@ -88,10 +89,12 @@ def test_the_progress_bar_is_that_of_keras(keras, capsys, kind, order):
     for name, values in scores.items():
         metric = np.mean(values)
         assert returned[name] == pytest.approx(metric, abs=2e-6)
-        ours = explained.progress_bar(values, closing=True) if version < Version("3.11") else metric
-        assert shown[name] == pytest.approx(ours, abs=1.01 * explained.ROUNDING)
+        ours = (
+            predictions.progress_bar(values, closing=True) if version < Version("3.11") else metric
+        )
+        assert shown[name] == pytest.approx(ours, abs=1.01 * progress_bar.ROUNDING)
         if version < Version("3.11"):
-            assert after[name] == pytest.approx(explained.progress_bar(values), abs=2e-6)
+            assert after[name] == pytest.approx(predictions.progress_bar(values), abs=2e-6)
 
 
 def test_keras_shows_an_all_pneumonia_classifier_as_in_table_1(keras, capsys):
@@ -118,7 +121,7 @@ def test_the_released_skin_accuracy_is_that_of_keras(keras):
     assert 0 < above.sum() < len(above)
     for mine in (np.arange(100), np.flatnonzero(~above)):
         _, found = model.evaluate(chance[mine], truth[mine], verbose=0)
-        ours = explained.released_accuracy(chance[mine], labels[mine])
+        ours = predictions.released_accuracy(chance[mine], labels[mine])
         assert found == pytest.approx(ours, abs=1e-6)
     assert found == pytest.approx(6 / 7, abs=1e-6)
 
@@ -137,8 +140,8 @@ def test_the_area_of_one_hot_labels_is_that_of_keras_after_every_batch(keras):
     labels = np.eye(7)[random.integers(0, 7, size=100)]
     chance[:10] = np.round(chance[:10] * 199) / 199  # on the thresholds
     metric = keras.metrics.AUC(name="auc")
-    for start in range(0, 100, explained.BATCH):
-        mine = slice(start, start + explained.BATCH)
+    for start in range(0, 100, predictions.BATCH):
+        mine = slice(start, start + predictions.BATCH)
         metric.update_state(labels[mine], chance[mine])
         so_far = slice(0, mine.stop)
         expected = float(metric.result())

@@ -1,0 +1,309 @@
+"""What recorded models said about every test image, measured as the released notebooks did it.
+
+*Bar* is the progress bar of Keras 3, which shows a mean of running means where a reader expects
+the metric. *Images* is the table of :func:`images`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from companion import words
+from varreg.lab.metrics import keras_auc
+
+#: Images a batch in the released notebooks.
+BATCH = 32
+#: Keras keeps a probability this far from 0 and 1 before it takes a logarithm.
+EPSILON = 1e-7
+METHODS = ("baseline", "penalized", "augmented")
+#: What a unit of the probe ``predictions`` has in common with the run that it repeats.
+SAME = ["method", "seed", "dataset", "model", "size"]
+
+
+def running(scores: Sequence[float], batch_size: int = BATCH) -> np.ndarray:
+    """The metric over all samples so far, at the end of each batch.
+
+    Args:
+        scores: One number a sample in the order of evaluation, such as 1 for right, 0 for wrong.
+        batch_size: Samples a batch.
+
+    Raises:
+        ValueError: No score, or a batch size below 1.
+
+    Example:
+        >>> running([0, 0, 1, 1], 2).tolist()
+        [0.0, 0.5]
+    """
+    if len(scores) == 0 or batch_size < 1:
+        raise ValueError(
+            f"{len(scores)} scores in batches of {batch_size}: give one or more of each"
+        )
+    stops = np.append(np.arange(batch_size, len(scores), batch_size), len(scores))
+    return np.cumsum(np.asarray(scores, dtype=np.float64))[stops - 1] / stops
+
+
+def progress_bar(
+    scores: Sequence[float], batch_size: int = BATCH, *, closing: bool = False
+) -> float:
+    """What the progress bar of Keras 3 shows for an evaluation.
+
+    It is the unweighted mean, over the batches so far, of the running metric. Where the samples
+    come sorted by class, that is far from the metric itself. Before Keras 3.11 the last line is
+    printed once more when the evaluation closes, and the final value then counts a second time.
+
+    Args:
+        scores: One number a sample in the order of evaluation, such as 1 for right, 0 for wrong.
+        batch_size: Samples a batch.
+        closing: The line that stays on the screen instead of the one after the last batch.
+
+    Raises:
+        ValueError: No score, or a batch size below 1.
+
+    Source:
+        ``keras/src/utils/progbar.py`` and ``keras/src/callbacks/progbar_logger.py``, Keras 3.10.
+
+    Example:
+        A model that calls each of the 624 chest test images pneumonia; the 234 normal ones come
+        first.
+
+        >>> right = [0] * 234 + [1] * 390
+        >>> round(progress_bar(right), 4), round(progress_bar(right, closing=True), 4)
+        (0.2821, 0.2984)
+    """
+    values = running(scores, batch_size)
+    return float(np.append(values, values[-1:] if closing else []).mean())
+
+
+def bar_weights(count: int, batch_size: int = BATCH, *, closing: bool = True) -> np.ndarray:
+    """How much each sample counts in the progress bar: it shows the sum of weights times scores.
+
+    Args:
+        count: Samples in all.
+        batch_size: Samples a batch.
+        closing: As for :func:`progress_bar`.
+
+    Returns:
+        ``(count,)``, in the order of evaluation, with the sum 1; the metric itself has equal ones.
+
+    Example:
+        >>> bar_weights(4, 2, closing=False).tolist()
+        [0.375, 0.375, 0.125, 0.125]
+    """
+    stops = np.append(np.arange(batch_size, count, batch_size), count)
+    each = 1 / stops
+    each[-1] *= 1 + closing
+    later = np.cumsum(each[::-1])[::-1] / (len(stops) + closing)
+    return np.repeat(later, np.diff(stops, prepend=0))
+
+
+def images(rows: pd.DataFrame, source: str) -> pd.DataFrame:
+    """What recorded models said about every test image, in the order of evaluation.
+
+    Args:
+        rows: The probe ``predictions``, as from :func:`companion.records.details`.
+        source: The study that the models are from.
+
+    Returns:
+        Columns ``method, index, label, seen, right, cross_entropy, p_0, p_1, ...``.
+
+    Example:
+        >>> rows = pd.DataFrame({"source": ["s"], "method": ["baseline"], "index": [0],
+        ...                      "label": [1], "seen": [None], "p_0": [0.2], "p_1": [0.8]})
+        >>> images(rows, "s")[["method", "right"]].values.tolist()
+        [['baseline', 1]]
+    """
+    mine = rows[rows["source"] == source] if len(rows) else rows
+    if mine.empty:
+        return pd.DataFrame(columns=["method", "index", "label", "seen", "right", "cross_entropy"])
+    mine = mine.reset_index(drop=True)
+    names = [name for name in mine if name.startswith("p_") and mine[name].notna().all()]
+    chances = mine[names].to_numpy(dtype=np.float64)
+    labels = mine["label"].to_numpy(dtype=int)
+    own = np.clip(chances[np.arange(len(labels)), labels], EPSILON, 1 - EPSILON)
+    return mine[["method", "index", "label", "seen"]].assign(
+        right=(chances.argmax(1) == labels).astype(int), cross_entropy=-np.log(own), **mine[names]
+    )
+
+
+def released_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The skin notebook's accuracy of the penalized model, step by step.
+
+    Args:
+        probabilities: Softmax, ``(N, K)``.
+        labels: Classes, ``(N,)``.
+
+    Example:
+        Right about both images, and wrong about both:
+
+        >>> right, wrong = np.eye(7)[[4, 0]], np.eye(7)[[0, 4]]
+        >>> [round(released_accuracy(p, np.array([4, 0])), 6) for p in (right, wrong)]
+        [0.857143, 0.857143]
+    """
+    truth = np.eye(probabilities.shape[1])[labels]  # (N, K): one-hot
+    column = probabilities[:, -1:]  # (N, 1): only the last class
+    called = (column > 0.5).astype(float)  # (N, 1)
+    hits = called == truth  # (N, 1) against (N, K) is broadcast to (N, K)
+    return float(hits.mean(axis=1).mean())
+
+
+def keras_bar_auc(scores: np.ndarray, truth: np.ndarray, batch_size: int = BATCH) -> float:
+    """What the progress bar of Keras 3 ends at for ``AUC()``.
+
+    The area so far is 0 as long as all images were of one class, as in the first seven batches of
+    the chest test images.
+
+    Args:
+        scores: As for :func:`varreg.lab.metrics.keras_auc`, in the order of evaluation.
+        truth: As there.
+        batch_size: Images a batch.
+
+    Example:
+        Sorted by class, a perfect model does not look like one:
+
+        >>> keras_bar_auc(np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1]), 2)
+        0.6666666666666666
+    """
+    stops = [*range(batch_size, len(scores), batch_size), len(scores)]
+    areas = [keras_auc(scores[:stop], truth[:stop]) for stop in stops]
+    return float(np.mean([*areas, areas[-1]]))
+
+
+def released_metrics(table: pd.DataFrame) -> dict[str, float]:
+    """The quantities of the released logs, for one recorded model.
+
+    Args:
+        table: As from :func:`images`, of one model.
+
+    Returns:
+        By the names that :class:`companion.published.Number` has for them: ``keras_auc``, for
+        several classes ``last_column_accuracy`` (see :func:`released_accuracy`) and, behind
+        ``bar_``, where the progress bar ends for each of them, the accuracy and the cross-entropy.
+    """
+    chances, labels = _chances(table), table["label"].to_numpy(dtype=int)
+    found = {
+        "bar_accuracy": progress_bar(table["right"], closing=True),
+        "bar_cross_entropy": progress_bar(table["cross_entropy"], closing=True),
+    }
+    if chances.shape[1] == 2:
+        area = {"keras_auc": keras_auc(chances[:, 1], labels)}
+        return found | area | {"bar_auroc": keras_bar_auc(chances[:, 1], labels)}
+    truth = np.eye(chances.shape[1])[labels]
+    hits = [released_accuracy(chances[[place]], labels[[place]]) for place in range(len(labels))]
+    return found | {
+        "keras_auc": keras_auc(chances, truth),
+        "bar_keras_auc": keras_bar_auc(chances, truth),
+        "last_column_accuracy": float(np.mean(hits)),
+        "bar_last_column_accuracy": progress_bar(hits, closing=True),
+    }
+
+
+def with_released_metrics(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Runs with what is known only of those whose predictions are recorded too.
+
+    Args:
+        runs: Rows of the study ``chest_paper`` or ``skin_paper``, or of any other.
+        rows: The probe ``predictions``, as from :func:`companion.records.details`.
+
+    Returns:
+        The same rows, with the columns of :func:`released_metrics`, each behind ``test_``; NaN for
+        a run whose predictions are not recorded.
+    """
+    runs = runs.copy()
+    for _, unit in rows.groupby("key", sort=False) if len(runs) and len(rows) else ():
+        first = unit.iloc[0]
+        found = runs["study"] == first["source"]
+        if found.any():  # others need not have the columns
+            found &= (runs[SAME] == list(first[SAME])).all(axis=1)
+        if not found.any():
+            continue
+        for name, value in released_metrics(images(unit, first["source"])).items():
+            column = f"test_{name}"
+            if column not in runs:
+                runs[column] = np.nan
+            runs.loc[found & runs[column].isna(), column] = value
+    return runs
+
+
+def threshold_effects(table: pd.DataFrame) -> pd.DataFrame:
+    """How far the 200 thresholds of Keras move the area under the ROC curve.
+
+    Args:
+        table: As from :func:`images`.
+
+    Returns:
+        A row a model: ``method``, ``keras`` (:func:`varreg.lab.metrics.keras_auc`), ``exact`` (the
+        same average without thresholds) and ``effect``, the first minus the second.
+    """
+    rows = []
+    for method, group in table.groupby("method", sort=False):
+        chances, labels = _chances(group), group["label"].to_numpy(dtype=int)
+        scores, truth = chances, np.eye(chances.shape[1])[labels]
+        if chances.shape[1] == 2:
+            scores, truth = scores[:, 1], truth[:, 1]
+        keras = keras_auc(scores, truth)
+        exact = float(roc_auc_score(truth, scores, average="micro"))
+        rows.append({"method": method, "keras": keras, "exact": exact, "effect": keras - exact})
+    return pd.DataFrame(rows, columns=["method", "keras", "exact", "effect"])
+
+
+def changed_by_penalty(
+    table: pd.DataFrame, method: str = "penalized", reference: str = "baseline"
+) -> dict[str, float]:
+    """On how many test images another model says another class.
+
+    Args:
+        table: As from :func:`images`, of one study.
+        method: The model in question.
+        reference: The model compared with, of the same seed.
+
+    Returns:
+        ``images``; ``changed``, those of them with another most probable class; and ``largest``,
+        the largest change of any probability. Empty where one of the models is not recorded.
+
+    Example:
+        >>> table = pd.DataFrame({"method": ["baseline", "penalized"], "index": [0, 0],
+        ...                       "p_0": [0.52, 0.49], "p_1": [0.48, 0.51]})
+        >>> {name: round(value, 2) for name, value in changed_by_penalty(table).items()}
+        {'images': 1, 'changed': 1, 'largest': 0.03}
+    """
+    names = [name for name in table if name.startswith("p_")]
+    first, second = (
+        table[table["method"] == name].sort_values("index")[names].to_numpy(dtype=float)
+        for name in (method, reference)
+    )
+    if not (len(first) and len(second)):
+        return {}
+    return {
+        "images": len(first),
+        "changed": int((first.argmax(1) != second.argmax(1)).sum()),
+        "largest": float(np.abs(first - second).max()),
+    }
+
+
+def changed_table(models: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """:func:`changed_by_penalty` as printed, a row a data set.
+
+    Args:
+        models: Name of the data -> as from :func:`images`.
+    """
+    found = {name: changed_by_penalty(table) for name, table in models.items()}
+    rows = [{"data": name} | facts for name, facts in found.items() if facts]
+    return words.printed(
+        pd.DataFrame(rows, columns=["data", "images", "changed", "largest"]),
+        {
+            "Data": "data",
+            "Test images": ("images", ",d"),
+            "Predictions that the penalty changes": "changed",
+            "Largest change of a probability": ("largest", ".4f"),
+        },
+    )
+
+
+def _chances(table: pd.DataFrame) -> np.ndarray:
+    """Probabilities, ``(N, K)``."""
+    names = [name for name in table if name.startswith("p_")]
+    return table[names].to_numpy(dtype=np.float64)

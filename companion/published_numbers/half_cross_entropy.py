@@ -1,0 +1,136 @@
+"""Half a cross-entropy: a total loss with lambda = 0.5 beside a baseline's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from companion import published, words
+from companion.figures.style import GREY, RED, WIDTH
+from companion.published import RELEASED_LOG
+from companion.records import details
+
+
+def decomposition() -> pd.DataFrame:
+    """Every published total loss of a penalized model beside that of its baseline.
+
+    Returns:
+        Columns ``experiment, split, source, baseline, total``; ``printed``: change as printed;
+        ``most``: the largest unscaled cross-entropy that the total leaves room for (a penalty is
+        never negative); ``least_drop``: change from the baseline to it; ``left``: what the total
+        would leave for the penalty if the cross-entropy were the baseline's.
+    """
+    rows = []
+    for number in (*published.NUMBERS, *published.SHOWN):
+        if (number.method, number.metric) != ("penalized", "loss"):
+            continue
+        baseline = published.find(
+            number.experiment, "baseline", "loss", source=number.source, split=number.split
+        ).value
+        rows.append(
+            {
+                "experiment": number.experiment,
+                "split": number.split,
+                "source": number.source,
+                "baseline": baseline,
+                "total": number.value,
+                "printed": number.value / baseline - 1,
+                "most": number.comparable,
+                "least_drop": number.comparable / baseline - 1,
+                "left": number.value - published.LAMBDA["penalized"] * baseline,
+            }
+        )
+    table = pd.DataFrame(rows)
+    splits = pd.Categorical(table["split"], ["train", "val", "test"], ordered=True)
+    order = table.assign(split=splits).sort_values(["experiment", "split"], kind="stable").index
+    return table.loc[order].reset_index(drop=True)
+
+
+def variance(
+    studies: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], predictions: pd.DataFrame
+) -> pd.DataFrame:
+    """How large the penalty is in our runs of the published setting, at the epoch that was kept.
+
+    Args:
+        studies: Name of the data -> runs and curves of ``chest_paper`` or ``skin_paper``.
+        predictions: Rows of the probe ``predictions``, for the test images.
+
+    Returns:
+        Columns ``data, seeds, variance, penalty``, the last two means over seeds.
+    """
+    rows = []
+    for name, (runs, curves) in studies.items():
+        mine = details(runs[runs["method"] == "penalized"] if len(runs) else runs, curves)
+        if mine.empty:
+            continue
+        kept = mine[mine["epoch"] == mine["best_epoch"]]
+        found = {
+            "training": kept["train_feature_variance"],
+            "validation": kept["val_feature_variance"],
+        }
+        if len(predictions):
+            tested = predictions["source"].eq(kept["study"].iloc[0])
+            tested &= predictions["method"].eq("penalized")
+            found["test"] = predictions.loc[tested, "test_feature_variance"]
+        rows += [
+            (f"{name}, {split}", len(values), values.mean())
+            for split, values in found.items()
+            if len(values)
+        ]
+    table = pd.DataFrame(rows, columns=["data", "seeds", "variance"])
+    return table.assign(penalty=published.VARIANCE_WEIGHT * table["variance"])
+
+
+def facts() -> dict[str, object]:
+    """What the halved loss does to the printed changes.
+
+    Returns:
+        ``lambda`` and, for each experiment, the change of the test loss in percent from the
+        baseline to the penalized model: as ``printed`` in Tables I to IV, ``unscaled``, and in
+        the released ``log``, unscaled too. Each behind ``half_``.
+    """
+    rows = decomposition()
+    rows = rows[rows["split"] == "test"]
+    found = {"half_lambda": published.LAMBDA["penalized"]}
+    for name in published.EXPERIMENTS:
+        mine = rows[rows["experiment"] == name].set_index("source")
+        table, log = mine.loc[published.TABLES[name]], mine.loc[RELEASED_LOG]
+        changes = {"printed": table["printed"], "unscaled": table["least_drop"]}
+        changes["log"] = log["least_drop"]
+        found |= {
+            f"half_{name}_{kind}": words.percent(change, 1, signed=True)
+            for kind, change in changes.items()
+        }
+    return found
+
+
+def figure() -> Figure:
+    """Each published total loss of a penalized model, beside its baseline and on one scale."""
+    rows = decomposition()
+    splits = {"train": "training", "val": "validation", "test": "test"}
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.62 * len(rows)))
+    place = np.arange(len(rows))
+    ax.barh(place - 0.2, rows["baseline"], height=0.34, color=GREY)
+    ax.barh(place + 0.2, rows["most"], height=0.34, color="white", ec=RED, hatch="////", lw=1.2)
+    ax.barh(place + 0.2, rows["total"], height=0.34, color=RED)
+    labels = [
+        f"{row.experiment.capitalize()}, {splits[row.split]}\n"
+        f"{row.source.replace('released log, ', '')}"
+        for row in rows.itertuples()
+    ]
+    ax.set_yticks(place, labels)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlabel("Loss")
+    ax.grid(axis="y", visible=False)
+    handles = [
+        Patch(color=GREY, label="baseline: cross-entropy"),
+        Patch(color=RED, label="penalized: total, as printed"),
+        Patch(fc="white", ec=RED, hatch="////", label="its cross-entropy, at most"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    return figure

@@ -1,0 +1,265 @@
+"""Scale: what a penalty on the variance lowers first."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from torch import Tensor, nn
+
+from companion import tables, words
+from companion.figures.style import BLUE, GREEN, NETWORKS, RED, WIDTH, say_empty
+from varreg.lab.models import PaperCNN, SmallCNN
+from varreg.lab.statistics import Interval, mean_interval
+from varreg.loss import feature_variance
+
+WEIGHT_STYLES = (
+    {"color": "#9A9A9A", "lw": 4.5},
+    {"color": BLUE, "lw": 1.8},
+    {"color": GREEN, "lw": 1.8},
+    {"color": RED, "lw": 1.8},
+)
+NORMS = {
+    "feature_rms": "Feature RMS",
+    "head_norm": "Norm of the head",
+    "feature_variance": "Feature variance",
+    "relative_variance": "Relative variance",
+}
+
+
+def rescale(model: PaperCNN | SmallCNN, factor: float) -> PaperCNN | SmallCNN:
+    """The same function with other weights: features times ``factor``, head divided by it.
+
+    ReLU and max pooling pass a positive factor on, so that it is enough to scale the last
+    convolution.
+
+    Args:
+        model: The network; it stays as it is.
+        factor: Positive.
+
+    Raises:
+        ValueError: If the factor is not positive.
+
+    Example:
+        >>> model = PaperCNN(in_channels=1, size=8, n_outputs=1)
+        >>> twice = rescale(model, 2.0)
+        >>> images = torch.rand(3, 1, 8, 8)
+        >>> torch.equal(twice.features(images), 2 * model.features(images))
+        True
+        >>> torch.equal(twice(images), model(images))
+        True
+    """
+    if not 0 < factor < math.inf:
+        raise ValueError(f"factor is {factor}; it must be positive and finite")
+    scaled = copy.deepcopy(model)
+    last = [layer for layer in scaled.features if isinstance(layer, nn.Conv2d)][-1]
+    with torch.no_grad():
+        last.weight.mul_(factor)
+        last.bias.mul_(factor)
+        scaled.head.weight.div_(factor)
+    return scaled
+
+
+def rescaled(model: PaperCNN | SmallCNN, images: Tensor, factors: Sequence[float]) -> pd.DataFrame:
+    """What :func:`rescale` does to logits and penalty.
+
+    Returns:
+        Columns ``factor``, ``logits`` (largest difference to those of ``model``) and ``penalty``
+        (divided by that of ``model``).
+    """
+    rows = []
+    with torch.no_grad():
+        logits, penalty = model(images), feature_variance(model.features(images))
+        for factor in factors:
+            other = rescale(model, factor)
+            moved = float((other(images) - logits).abs().max())
+            rows.append((factor, moved, float(feature_variance(other.features(images)) / penalty)))
+    return pd.DataFrame(rows, columns=["factor", "logits", "penalty"])
+
+
+def variance_parts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Part the effect of the penalty on the feature variance into scale and shape.
+
+    The variance is the mean square of the features times the relative variance. So the factor by
+    which a penalty changes it, against the same seed without one, is a factor of scale (which the
+    head can undo) times a factor of shape (which it cannot).
+
+    Args:
+        rows: Details of the probe ``norms``; the last epoch counts.
+
+    Returns:
+        Columns ``model, variance_weight`` and, as :class:`~varreg.lab.statistics.Interval` of the
+        natural logarithm over seeds, ``variance``, ``scale``, ``shape`` and ``head`` (the squared
+        norm of the head's weights).
+    """
+    columns = ["model", "variance_weight", "variance", "scale", "shape", "head"]
+    if rows.empty:
+        return pd.DataFrame(columns=columns)
+    last = rows[rows["epoch"] == rows["epoch"].max()]
+    # Features that have collapsed to one value have no logarithm: their run is left out.
+    last = last[last["feature_variance"] > 0]
+    logs = last[["model", "variance_weight", "seed"]].assign(
+        variance=np.log(last["feature_variance"]),
+        scale=np.log(last["feature_variance"] / last["relative_variance"]),
+        shape=np.log(last["relative_variance"]),
+        head=2 * np.log(last["head_norm"]),
+    )
+    found = []
+    for (model, weight), group in logs.groupby(["model", "variance_weight"]):
+        free = logs[(logs["model"] == model) & (logs["variance_weight"] == 0)]
+        change = (
+            group.set_index("seed")[columns[2:]] - free.set_index("seed")[columns[2:]]
+        ).dropna()
+        if weight > 0 and len(change):
+            found.append(
+                {"model": model, "variance_weight": weight}
+                | {name: mean_interval(change[name]) for name in columns[2:]}
+            )
+    return pd.DataFrame(found, columns=columns)
+
+
+def factor_text(log: Interval) -> str:
+    """A factor with its interval as printed, from those of its logarithm.
+
+    Example:
+        >>> factor_text(Interval(math.log(0.5), math.log(0.4), math.log(0.6), 5))
+        '0.50 [0.40, 0.60]'
+    """
+    mean, low, high = (_times(math.exp(value)) for value in (log.mean, log.low, log.high))
+    return f"{mean} [{low}, {high}]" if log.n > 1 else mean
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """:func:`variance_parts` as printed: factors with 95 % intervals."""
+    return words.printed(
+        variance_parts(rows),
+        {
+            "Network": ("model", tables.MODEL_NAMES),
+            "Weight": ("variance_weight", "g"),
+            "Variance": ("variance", factor_text),
+            "= scale": ("scale", factor_text),
+            "\u00d7 shape": ("shape", factor_text),
+            "Squared norm of the head": ("head", factor_text),
+            "Share of the scale": (["variance", "scale"], _share),
+        },
+    )
+
+
+def facts(rows: pd.DataFrame) -> dict[str, str]:
+    """How much of the fall of the variance is scale, in words that follow from the intervals.
+
+    Args:
+        rows: Details of the probe ``norms``.
+
+    Returns:
+        For each network and weight, ``variance``, ``shape`` and ``head``: a verb phrase, such as
+        "is 12 times smaller" or "does not measurably change"; ``scale``: the same without a verb;
+        and ``share`` of the scale. Each behind ``scale_``, the network and the weight.
+    """
+    found = {}
+    for row in variance_parts(rows).itertuples():
+        said = {name: _moved(getattr(row, name)) for name in ("variance", "shape", "head")}
+        said |= {"scale": _turn(row.scale), "share": _share(row.variance, row.scale)}
+        start = f"scale_{row.model}_{row.variance_weight:g}"
+        found |= {f"{start}_{name}": text for name, text in said.items()}
+    return found
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """How features and head move during training, a line a weight of the penalty.
+
+    Lines are geometric means over seeds, bands go from the lowest seed to the highest: where one
+    seed starts to learn later than another, an interval for the mean would say little. All axes
+    are logarithmic but the last, which no scale of the features can move.
+
+    Args:
+        rows: Details of the probe ``norms``, as from :func:`companion.records.details`.
+    """
+    models = [name for name in NETWORKS if len(rows) and name in set(rows["model"])]
+    figure, axes = plt.subplots(
+        len(NORMS),
+        max(1, len(models)),
+        figsize=(WIDTH + 0.2, 1.85 * len(NORMS) + 0.6),
+        sharex=True,
+        squeeze=False,
+    )
+    if not models:
+        for ax in axes[:, 0]:
+            say_empty(ax)
+        return figure
+    weights = sorted(rows["variance_weight"].unique())
+    styles = dict(zip(weights, WEIGHT_STYLES, strict=False))
+    for line, (column, name) in zip(axes, NORMS.items(), strict=True):
+        line[0].set_ylabel(name.replace(" ", "\n", 1))
+        for ax, model in zip(line, models, strict=True):
+            for weight, style in styles.items():
+                mine = rows[(rows["model"] == model) & (rows["variance_weight"] == weight)]
+                _seed_band(ax, mine, column, **style)
+            if column == "relative_variance":
+                ax.set_ylim(bottom=0)
+                continue
+            _log_axis(ax)
+    for ax, model in zip(axes[0], models, strict=True):
+        ax.set_title(words.capital(tables.MODEL_NAMES[model]))
+    for ax in axes[-1]:
+        ax.set_xlabel("Epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.align_ylabels(axes[:, 0])
+    handles = [
+        Line2D([], [], label=f"weight {weight:g}", **style) for weight, style in styles.items()
+    ]
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=4, handlelength=1.4, columnspacing=1.2
+    )
+    return figure
+
+
+def _seed_band(ax: Axes, rows: pd.DataFrame, column: str, *, color: str, lw: float) -> None:
+    wide = rows.pivot(index="epoch", columns="seed", values=column)
+    wide = wide.where(wide > 0).dropna()
+    ax.fill_between(wide.index, wide.min(axis=1), wide.max(axis=1), color=color, alpha=0.2, lw=0)
+    ax.plot(wide.index, np.exp(np.log(wide).mean(axis=1)), color=color, lw=lw)
+
+
+def _log_axis(ax: Axes) -> None:
+    """A logarithmic axis with labels at 1, 2 and 5 where it is short, else at powers of ten."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    if high < 50 * low:
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(FuncFormatter(_two_and_five))
+        ax.tick_params(axis="y", which="minor", labelsize=9)
+
+
+def _two_and_five(value: float, _: int) -> str:
+    """Label of a minor tick: only at 2 and 5 times a power of ten."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f}" if 0.1 <= value < 10 else words.short(value)
+
+
+def _share(variance: Interval, scale: Interval) -> str:
+    """Share of the scale in a fall of the variance that is clear of zero."""
+    return words.percent(scale.mean / variance.mean) if variance.high < 0 else words.DASH
+
+
+def _turn(log: Interval) -> str:
+    side = "larger" if log.mean > 0 else "smaller"
+    return f"{words.short(math.exp(abs(log.mean)))} times {side}"
+
+
+def _moved(log: Interval) -> str:
+    if log.low <= 0 <= log.high or log.n < 2:
+        return "does not measurably change"
+    return f"is {_turn(log)}"

@@ -1,0 +1,192 @@
+"""What the data are: the share of pneumonia, and what it does to a threshold of 0.5."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from companion import tables, words
+from companion.figures.style import COLORS, NETWORKS, PALE, RED, WIDTH, say_empty
+from companion.predictions import METHODS
+from companion.probes.thresholds import best_threshold, prior_corrected
+from companion.published import CHEST_IMAGES
+from varreg.lab.statistics import Interval, PairedDifference, mean_interval, paired_difference
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+#: Ways to set the threshold, and what they are called in the table.
+RULES = {
+    "0.5": "At 0.5",
+    "prior-corrected": "Prior-corrected",
+    "validation": "Best on validation",
+    "hindsight": "Best in hindsight",
+}
+
+
+def prevalence(split: str) -> float:
+    """Share of pneumonia in a split of the chest data.
+
+    Example:
+        >>> round(prevalence("train"), 3), prevalence("test")
+        (0.743, 0.625)
+    """
+    normal, pneumonia = CHEST_IMAGES[split]
+    return pneumonia / (normal + pneumonia)
+
+
+def prevalence_table() -> pd.DataFrame:
+    """Images of the chest data and the share of pneumonia, as printed."""
+    return pd.DataFrame(
+        {
+            "Split": SPLITS[split],
+            "Normal": f"{normal:,}",
+            "Pneumonia": f"{pneumonia:,}",
+            "Share of pneumonia": words.percent(prevalence(split), 1),
+        }
+        for split, (normal, pneumonia) in CHEST_IMAGES.items()
+    )
+
+
+def by_rule(images: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of recorded chest models by the rule that sets their threshold.
+
+    Args:
+        images: Of the study ``chest_paper``.
+
+    Returns:
+        Columns ``method, rule, threshold, accuracy, balanced_accuracy``; without the rule that
+        needs predictions for validation images.
+    """
+    rows = []
+    for method, group in images.groupby("method", sort=False):
+        chance, truth = group["p_1"].to_numpy(dtype=float), group["label"].to_numpy() == 1
+        rules = {
+            "0.5": 0.5,
+            "prior-corrected": prior_corrected(prevalence("train"), prevalence("test")),
+            "hindsight": best_threshold(torch.tensor(chance), torch.tensor(truth)),
+        }
+        for rule, threshold in rules.items():
+            right = (chance > threshold) == truth
+            balanced = (right[truth].mean() + right[~truth].mean()) / 2
+            rows.append((method, rule, threshold, right.mean(), balanced))
+    columns = ["method", "rule", "threshold", "accuracy", "balanced_accuracy"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def table(rows: pd.DataFrame, single: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """A metric by the rule that sets the threshold, and what 0.5 costs, as printed.
+
+    Args:
+        rows: Details of the probe ``thresholds``.
+        single: As from :func:`by_rule`: the 224 px models, one seed each.
+        metric: ``"accuracy"`` or ``"balanced_accuracy"``.
+    """
+    runs = [
+        (f"{tables.MODEL_NAMES[model]}, 28 px", method, _price(group, metric), group)
+        for (model, method), group in _groups(rows, ["model", "method"])
+    ]
+    for method, group in single.groupby("method", sort=False):
+        value = group.set_index("rule")[metric]
+        price = Interval(value["prior-corrected"] - value["0.5"], math.nan, math.nan, 1)
+        runs.append((f"{tables.MODEL_NAMES['paper_cnn']}, 224 px", method, price, group))
+    printed = [
+        {"Network": words.capital(network), "Model": tables.METHOD_NAMES[method]}
+        | {
+            RULES[rule]: f"{mean:.3f}"
+            for rule, mean in group.groupby("rule")[metric].mean().items()
+        }
+        | {"Price of 0.5": words.change(price)}
+        for network, method, price, group in runs
+    ]
+    columns = ["Network", "Model", *RULES.values(), "Price of 0.5"]
+    return pd.DataFrame(printed, columns=columns).fillna(words.DASH)
+
+
+def facts(rows: pd.DataFrame) -> dict[str, object]:
+    """What the class shift costs at a threshold of 0.5.
+
+    Args:
+        rows: Details of the probe ``thresholds``.
+
+    Returns:
+        Share of pneumonia in percent, in ``train`` and ``test``; and, for each network, the
+        ``price`` of 0.5 to the baseline's accuracy with its interval. Each behind ``shift_``.
+    """
+    found = {f"shift_{split}": 100 * prevalence(split) for split in ("train", "test")}
+    baseline = rows[rows["method"] == "baseline"] if len(rows) else rows
+    for model, group in _groups(baseline, "model"):
+        found[f"shift_price_{model}"] = words.change(_price(group, "accuracy"))
+    return found
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """Share of pneumonia in each split, and test accuracy by the rule that sets the threshold.
+
+    Args:
+        rows: Details of the probe ``thresholds``.
+    """
+    figure = plt.figure(figsize=(WIDTH, 6.2), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=[0.62, 1])
+    _shares(figure.add_subplot(grid[0, :]))
+    first = None
+    for column, model in enumerate(NETWORKS):
+        first = ax = figure.add_subplot(grid[1, column], sharey=first)
+        ax.set_title(words.capital(f"{tables.MODEL_NAMES[model]}, 28 px"))
+        mine = rows[rows["model"] == model] if len(rows) else rows
+        if mine.empty:
+            say_empty(ax)
+            continue
+        _rules(ax, mine)
+        if column == 0:
+            ax.set_ylabel("Test accuracy")
+        else:
+            ax.tick_params(labelleft=False)
+    handles = [Line2D([], [], color=COLORS[name], marker="o", label=name) for name in METHODS]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _shares(ax: Axes) -> None:
+    shares = np.array([prevalence(split) for split in CHEST_IMAGES])
+    place = np.arange(len(shares))
+    ax.barh(place, shares, color=RED, height=0.6)
+    ax.barh(place, 1 - shares, left=shares, color=PALE, height=0.6)
+    bold = {"va": "center", "color": "white", "fontweight": "bold"}
+    for each, share in zip(place, shares, strict=True):
+        ax.annotate(f"{100 * share:.1f} % pneumonia", (0.015, each), **bold)
+    ax.set_yticks(place, [SPLITS[split].capitalize() for split in CHEST_IMAGES])
+    ax.set_ylim(len(shares) - 0.5, -0.5)
+    ax.set_xlim(0, 1)
+    ax.grid(visible=False)
+    ax.set_title("Share of pneumonia in the chest data")
+
+
+def _rules(ax: Axes, rows: pd.DataFrame) -> None:
+    methods = [name for name in METHODS if name in set(rows["method"])]
+    for shift, method in zip(np.linspace(-0.16, 0.16, len(methods)), methods, strict=True):
+        mine = rows[rows["method"] == method].groupby("rule")["accuracy"]
+        found = [mean_interval(mine.get_group(rule), within=(0, 1)) for rule in RULES]
+        x, color = np.arange(len(found)) + shift, COLORS[method]
+        ax.plot(x, [each.mean for each in found], "o", color=color, ms=6)
+        low, high = [each.low for each in found], [each.high for each in found]
+        ax.vlines(x, low, high, color=color, lw=2)
+    names = ["0.5", "prior-\ncorrected", "best on\nvalidation", "best in\nhindsight"]
+    ax.set_xticks(range(len(RULES)), names, fontsize=8.5)
+    ax.set_xlim(-0.5, len(RULES) - 0.5)
+    ax.grid(axis="x", visible=False)
+
+
+def _groups(rows: pd.DataFrame, by: str | list[str]) -> object:
+    return () if rows.empty else rows.groupby(by, sort=False)
+
+
+def _price(rows: pd.DataFrame, metric: str) -> PairedDifference:
+    """Prior-corrected minus 0.5, seed by seed."""
+    wide = rows.pivot(index="seed", columns="rule", values=metric)
+    return paired_difference(wide["prior-corrected"].to_numpy(), wide["0.5"].to_numpy())

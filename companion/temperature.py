@@ -1,0 +1,86 @@
+"""What a temperature does to a trained baseline, beside what the penalty does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from companion import tables, verdicts, words
+from varreg.lab.statistics import PairedDifference, paired_difference
+
+
+def effect(
+    units: pd.DataFrame, details: pd.DataFrame, metric: str, part: str = "test"
+) -> PairedDifference | None:
+    """What dividing the logits by the fitted temperature does to a metric, paired by seed.
+
+    Args:
+        units: Rows of the probe ``temperature``, of one study and network.
+        details: Its ``curves()``.
+        metric: ``"cross_entropy"``, ``"ece"``, ``"accuracy"`` or ``"auroc"``.
+        part: ``"val"`` or ``"test"``.
+
+    Returns:
+        After minus before; ``None`` where nothing is recorded.
+    """
+    if units.empty:
+        return None
+    mine = details[(details["part"] == part) & details["key"].isin(units["key"])]
+    # Two rows a unit, as trained and with the temperature, in this order.
+    before, after = (mine.groupby("key", sort=False)[metric].nth(place) for place in (0, 1))
+    return paired_difference(after.to_numpy(), before.to_numpy())
+
+
+def table(
+    units: pd.DataFrame,
+    details: pd.DataFrame,
+    studies: Mapping[str, pd.DataFrame],
+    metrics: tuple[str, ...] = ("cross_entropy", "ece"),
+) -> pd.DataFrame:
+    """A temperature beside the penalty and augmentation: changes of the baseline, as printed.
+
+    Args:
+        units: Rows of the probe ``temperature``.
+        details: Its ``curves()``.
+        studies: Study -> its rows, of one split; their differences are over all their seeds.
+        metrics: Of the test images.
+
+    Returns:
+        A row a study, network and measure taken; the temperature is a mean over seeds.
+    """
+    rows = []
+    for (source, model), group in (
+        [] if units.empty else units.groupby(["source", "model"], sort=False)
+    ):
+        temperature = group["temperature"].mean()
+        runs = tables.of_model(studies.get(source, pd.DataFrame()), model)
+        found = {
+            f"temperature, {temperature:.2f} on average": [
+                effect(group, details, metric) for metric in metrics
+            ]
+        }
+        for method in ("penalized", "augmented"):
+            effects = [tables.difference(runs, f"test_{metric}", method) for metric in metrics]
+            if None not in effects:
+                found[tables.METHOD_NAMES[method]] = effects
+        for name, effects in found.items():
+            row = {
+                "Data": source,
+                "Network": words.capital(tables.MODEL_NAMES[model]),
+                "What is done": name,
+                "Pairs": effects[0].n,
+            }
+            for metric, each in zip(metrics, effects, strict=True):
+                row[words.capital(tables.METRIC_NAMES[f"test_{metric}"])] = words.change(each)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def phrase(
+    units: pd.DataFrame, details: pd.DataFrame, source: str, metric: str, model: str = "paper_cnn"
+) -> str:
+    """What a temperature does to one metric of the test images, in words that follow from it."""
+    mine = units if units.empty else units[(units["source"] == source) & (units["model"] == model)]
+    name = {"cross_entropy": "the test cross-entropy", "ece": "the calibration error"}[metric]
+    return verdicts.phrase(effect(mine, details, metric), name)
