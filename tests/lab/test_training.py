@@ -17,6 +17,7 @@ from torch import nn
 
 from varreg import FeatureTap, VariancePenalizedLoss
 from varreg.lab import training
+from varreg.lab.datasets import load
 from varreg.lab.metrics import METRICS
 from varreg.lab.models import build
 from varreg.lab.training import (
@@ -715,3 +716,17 @@ def test_a_setting_of_the_wrong_type_is_refused_by_its_name(name, wrong):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
     with pytest.raises(ValueError, match=f"{name} is .*; give a"):
         fit(model, None, VariancePenalizedLoss("binary"), **{"epochs": 1, name: wrong})
+
+
+def test_the_penalty_of_a_linear_model_is_a_constant_of_its_images():
+    phantom = load("phantom")
+
+    def trained(weight: float) -> tuple[nn.Module, Fit]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(phantom.train.images[0].numel(), 1))
+        return model, fit(model, phantom, VariancePenalizedLoss("binary", weight), epochs=2)
+
+    (plain, _), (penalized, result) = trained(0.0), trained(3.0)
+    for first, second in zip(plain.parameters(), penalized.parameters(), strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert result.history[0]["train_feature_variance"] > 0

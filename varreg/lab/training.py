@@ -245,8 +245,9 @@ def fit(
     Args:
         model: Maps ``(N, C, ...)`` to logits ``(N, n_outputs)``.
         dataset: Its training split is learnt, its validation split monitored.
-        criterion: The loss; with ``variance_weight=0`` plain cross-entropy. A loss that is not
-            finite ends the training at its step with ``validate=True``, which waits for the
+        criterion: The loss; with ``variance_weight=0`` plain cross-entropy. Where the features
+            are the images themselves, as in a linear model, the penalty is a constant. A loss that
+            is not finite ends the training at its step with ``validate=True``, which waits for the
             device at every step, else at the end of its epoch. The error names the step in
             either case.
         epochs: Largest number of passes over the training split.
@@ -354,7 +355,8 @@ def fit(
                 with autocast:
                     logits = forward(batch).float()
                     place = f"epoch {epoch}, step {step}"
-                    parts = _loss(criterion, logits, labels, tap.take(), place)
+                    features = _with_gradient(tap.take(), batch)
+                    parts = _loss(criterion, logits, labels, features, place)
                 optimize.zero_grad(set_to_none=True)
                 parts.total.backward()
                 optimize.step()
@@ -668,6 +670,15 @@ def _validate(
             seen.add(parts, logits, labels)
     seen.check_finite(place)
     return seen.summary("val_")
+
+
+def _with_gradient(features: Tensor, batch: Tensor) -> Tensor:
+    """Let a model without a layer before the features be trained: its features are the images.
+
+    A penalty on them is a constant of the data, which the criterion would refuse to minimize.
+    """
+    is_input = features.untyped_storage().data_ptr() == batch.untyped_storage().data_ptr()
+    return features.detach().requires_grad_() if is_input else features
 
 
 def _loss(
