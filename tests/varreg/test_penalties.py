@@ -532,5 +532,5 @@ def test_peers_draw_the_share_they_are_asked_for(peers):
 
 def test_examples_of_the_peers_run(peers):
     results = doctest.testmod(peers)
-    assert results.attempted == 1
+    assert results.attempted == 2
     assert results.failed == 0
