@@ -16,7 +16,6 @@ from companion.probes import (
     carried,
     leakage,
     predictions,
-    temperature,
     thresholds,
     units,
 )
@@ -25,7 +24,7 @@ from varreg.lab import runs
 from varreg.lab.columns import PROVENANCE_COLUMNS
 from varreg.lab.datasets.core import Subset
 from varreg.lab.ledger import Ledger
-from varreg.lab.metrics import classification_metrics, cross_entropy
+from varreg.lab.metrics import classification_metrics
 from varreg.lab.runs import RunSpec, run_all
 from varreg.lab.training import batches, predict
 
@@ -212,52 +211,6 @@ def test_best_threshold_tries_every_cut():
     best = max(((p > cut) == truth).mean() for cut in np.linspace(0, 1, 5001))
     cut = thresholds.best_threshold(torch.tensor(p), torch.tensor(truth))
     assert ((p > cut) == truth).mean() == best
-
-
-def calibrated(task, n=20_000, classes=5):
-    """Logits and labels that are drawn from just these logits."""
-    random = torch.Generator().manual_seed(0)
-    if task == "multiclass":
-        logits = 1.5 * torch.randn(n, classes, generator=random, dtype=torch.float64)
-        return logits, torch.multinomial(logits.softmax(1), 1, generator=random).view(-1)
-    logits = 1.5 * torch.randn(n, generator=random, dtype=torch.float64)
-    return logits, torch.bernoulli(logits.sigmoid(), generator=random).long()
-
-
-@pytest.mark.parametrize("task", ["binary", "multiclass"])
-@pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
-def test_a_temperature_undoes_a_factor_on_calibrated_logits(task, factor):
-    logits, labels = calibrated(task)
-    found = temperature.fit_temperature(factor * logits, labels, task)
-    assert found == pytest.approx(factor, rel=0.03)
-
-
-@pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_a_temperature_is_where_a_grid_in_numpy_has_its_minimum(task):
-    logits, labels = (part[:300] for part in calibrated(task))
-    x, y = 2.0 * logits.numpy(), labels.numpy()
-    grid = np.geomspace(1.2, 3.5, 20_001)
-    if task == "binary":
-        signed = np.where(y == 1, -x, x)
-        losses = [np.logaddexp(0, signed / t).mean() for t in grid]
-    else:
-        own = x[np.arange(len(y)), y]
-        losses = [(np.log(np.exp(x / t).sum(1)) - own / t).mean() for t in grid]
-    found = temperature.fit_temperature(torch.from_numpy(x), labels, task)
-    assert found == pytest.approx(grid[np.argmin(losses)], rel=1e-4)
-    loss = cross_entropy(torch.from_numpy(x) / found, labels, task)
-    assert loss == pytest.approx(min(losses), abs=1e-9)
-
-
-def test_a_temperature_has_bounds_where_none_is_the_best():
-    logits = torch.tensor([-2.0, -1.0, 1.0, 2.0])
-    right = temperature.fit_temperature(logits, (logits > 0).long(), "binary")
-    wrong = temperature.fit_temperature(logits, (logits < 0).long(), "binary")
-    # Far down the loss of perfect predictions is flat to the last bit.
-    assert 1 / temperature.LARGEST <= right < 0.1
-    assert wrong == pytest.approx(temperature.LARGEST, rel=1e-4)
-    with pytest.raises(ValueError, match="the split is empty"):
-        temperature.fit_temperature(torch.zeros(0), torch.zeros(0).long(), "binary")
 
 
 @pytest.mark.parametrize("source", ["chest", "skin"])

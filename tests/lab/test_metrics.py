@@ -10,14 +10,25 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from medmnist import INFO, Evaluator
-from sklearn.metrics import balanced_accuracy_score, log_loss, recall_score, roc_auc_score
+from scipy import integrate
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    brier_score_loss,
+    log_loss,
+    recall_score,
+    roc_auc_score,
+)
 
 from varreg.lab.metrics import (
     METRICS,
+    RELIABILITY_METRICS,
     auroc,
+    auroc_pseudovalues,
     classification_metrics,
     expected_calibration_error,
     keras_auc,
+    reliability_metrics,
+    risk_coverage,
 )
 
 # Every task type that MedMNIST has, with a flag that has it.
@@ -315,3 +326,145 @@ def test_number_of_bins():
     right = (scores > 0.5) == labels.numpy()
     expected = abs((np.maximum(scores, 1 - scores) - right).mean())
     assert expected_calibration_error(logits, labels, "binary", bins=1) == pytest.approx(expected)
+
+
+# ---------------------------------------------------------------- reliability
+
+TASKS = [("binary", 2), ("multiclass", 7), ("multilabel", 4)]
+
+
+def test_reliability_metrics_are_no_columns_of_the_ledger():
+    logits, labels = split("binary", 2)
+    assert tuple(reliability_metrics(logits, labels, "binary")) == RELIABILITY_METRICS
+    assert not set(RELIABILITY_METRICS) & set(METRICS)
+
+
+@pytest.mark.parametrize(("task", "classes"), TASKS)
+def test_brier_equals_scikit_learns_label_by_label(task, classes):
+    logits, labels = split(task, classes)
+    scores = probabilities(logits, task)
+    truth = np.eye(classes)[labels] if task == "multiclass" else labels.numpy()
+    pairs = zip(scores.T, truth.reshape(scores.shape).T, strict=True)
+    each = [brier_score_loss(y, p) for p, y in pairs]
+    expected = sum(each) if task == "multiclass" else np.mean(each)
+    assert reliability_metrics(logits, labels, task)["brier"] == pytest.approx(expected, abs=1e-12)
+
+
+def confidence_and_error(logits, labels, task):
+    scores = probabilities(logits, task)
+    if task == "multiclass":
+        return scores.max(1), (scores.argmax(1) != labels.numpy()).astype(float)
+    scores, truth = scores.ravel(), labels.numpy().ravel() > 0.5
+    return np.maximum(scores, 1 - scores), ((scores > 0.5) != truth).astype(float)
+
+
+@pytest.mark.parametrize("levels", [None, 6])
+@pytest.mark.parametrize(("task", "classes"), TASKS)
+def test_selective_risk_is_the_mean_over_all_orders_of_what_ties(task, classes, levels):
+    logits, labels = split(task, classes)
+    if levels:  # many ties
+        logits = (logits * levels / 4).round()
+    confidence, error = confidence_and_error(logits, labels, task)
+    confidence, random = confidence.round(12), np.random.default_rng(0)
+    n, orders = len(error), 1 if levels is None else 4000
+    kept = np.arange(1, n + 1)
+    errors = np.zeros(n)
+    for _ in range(orders):
+        errors += error[np.lexsort((random.random(n), -confidence))].cumsum() / orders
+    found = reliability_metrics(logits, labels, task)
+    near = {"abs": 1e-12 if levels is None else 2e-3}
+    assert found["aurc"] == pytest.approx((errors / kept).mean(), **near)
+    expected = integrate.trapezoid(np.append(0, errors) / n, dx=1 / n)
+    assert found["augrc"] == pytest.approx(expected, **near)
+
+
+@given(st.integers(2, 50), st.integers(0, 1000), st.sampled_from([0.5, 1.0, 2.0]))
+def test_augrc_is_the_failure_auroc_in_other_words(n, seed, scale):
+    # Traub et al. (2024): (1 - AUROC of the confidence for being right) acc (1 - acc) plus
+    # (1 - acc)^2 / 2; ties count one half in both.
+    random = np.random.default_rng(seed)
+    logits = torch.tensor(random.normal(size=(n, 4)) * scale).round()
+    labels = torch.tensor(random.integers(0, 4, n))
+    wrong = logits.argmax(1) != labels
+    error, order = wrong.double().mean().item(), None
+    if 0 < error < 1:
+        rest = logits.sort(1).values.numpy()
+        confidence = rest[:, -1] - np.logaddexp.reduce(rest[:, :-1], axis=1)
+        order = roc_auc_score(~wrong.numpy(), confidence.round(12))
+    expected = error**2 / 2 + (0 if order is None else (1 - order) * error * (1 - error))
+    found = reliability_metrics(logits, labels, "multiclass")
+    assert found["augrc"] == pytest.approx(expected, abs=1e-9)
+    assert 0 <= found["augrc"] <= 0.5
+
+
+def test_selective_prediction_in_known_cases():
+    logits = torch.tensor([4.0, 3.0, 2.0, 1.0])
+
+    def areas(labels):
+        found = reliability_metrics(logits, torch.tensor(labels), "binary")
+        return found["aurc"], found["augrc"]
+
+    assert areas([1, 1, 1, 1]) == (0, 0)
+    assert areas([0, 0, 0, 0]) == (1, 0.5)
+    # Wrong where it is least sure, and where it is most sure.
+    assert areas([1, 1, 1, 0]) == pytest.approx((1 / 16, 1 / 32))
+    assert areas([0, 1, 1, 1]) == pytest.approx(((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4, 7 / 32))
+
+
+def test_a_confidence_that_says_nothing_has_the_risk_of_all():
+    logits, labels = torch.tensor([[0.0, 2, 1], [2, 1, 0], [1, 0, 2]]), torch.tensor([1, 0, 1])
+    coverage, risk = risk_coverage(logits, labels, "multiclass")
+    np.testing.assert_allclose(coverage, [1 / 3, 2 / 3, 1])
+    np.testing.assert_allclose(risk, [1 / 3] * 3)
+
+
+def test_confidences_near_one_keep_their_order():
+    logits = torch.tensor([[0, 43.0], [0, 42], [0, 41], [0, 40]])
+    labels = torch.tensor([1, 1, 1, 0])
+    two = reliability_metrics(logits, labels, "multiclass")
+    one = reliability_metrics(logits[:, 1], labels, "binary")
+    assert two["augrc"] == one["augrc"] == 1 / 32
+    assert two["aurc"] == one["aurc"] == 1 / 16
+    assert two["brier"] == pytest.approx(2 * one["brier"])
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+@pytest.mark.parametrize(("task", "classes"), TASKS)
+def test_pseudovalues_are_those_of_leaving_each_sample_out(task, classes, levels):
+    logits, labels = split(task, classes, n=60)
+    if task == "multiclass":
+        labels = torch.arange(60) % classes
+    if levels:
+        logits = (logits * levels / 4).round()
+    n, area = len(logits), auroc(logits, labels, task)
+    kept = [torch.arange(n) != i for i in range(n)]
+    expected = [n * area - (n - 1) * auroc(logits[own], labels[own], task) for own in kept]
+    found = auroc_pseudovalues(logits, labels, task)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert found.mean() == pytest.approx(area, abs=1e-12)
+
+
+def test_pseudovalues_leave_out_a_class_without_an_area():
+    logits, labels = split("multiclass", 4)
+    more = torch.cat([logits, torch.full((len(logits), 1), -50.0)], 1)
+    np.testing.assert_allclose(
+        auroc_pseudovalues(more, labels, "multiclass"),
+        auroc_pseudovalues(logits, labels, "multiclass"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([1, 1, 1], "there is no AUROC"), ([0, 1, 1], "leave out classes with a single sample")],
+)
+def test_pseudovalues_refuse(labels, message):
+    with pytest.raises(ValueError, match=message):
+        auroc_pseudovalues(torch.tensor([0.0, 1, 2]), torch.tensor(labels), "binary")
+
+
+@pytest.mark.parametrize("call", [reliability_metrics, risk_coverage, auroc_pseudovalues])
+def test_reliability_refuses_as_the_other_metrics_do(call):
+    with pytest.raises(ValueError, match="the split is empty"):
+        call(torch.zeros(0), torch.zeros(0).long(), "binary")
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        call(torch.tensor([0, torch.nan]), torch.tensor([0, 1]), "binary")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
@@ -14,12 +16,17 @@ from varreg.loss import Task, check_target
 
 __all__ = [
     "METRICS",
+    "RELIABILITY_METRICS",
     "accuracy",
     "auroc",
+    "auroc_pseudovalues",
+    "brier",
     "classification_metrics",
     "cross_entropy",
     "expected_calibration_error",
     "keras_auc",
+    "reliability_metrics",
+    "risk_coverage",
 ]
 
 METRICS = (
@@ -31,6 +38,8 @@ METRICS = (
     "ece",
     "recall",
 )
+#: What :func:`reliability_metrics` gives; the columns of recorded runs are those of METRICS alone.
+RELIABILITY_METRICS = ("brier", "aurc", "augrc")
 
 
 def classification_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[str, float | list]:
@@ -61,13 +70,7 @@ def classification_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[s
         >>> metrics["accuracy"], metrics["auroc"], metrics["recall"]
         (0.5, 0.75, [0.5, 0.5])
     """
-    if len(logits) == 0:
-        raise ValueError("there is no sample to evaluate: the split is empty")
-    check_target(logits, labels, task)
-    logits, labels = logits.detach().double().cpu(), labels.cpu()
-    if not torch.isfinite(logits).all():
-        raise ValueError("logits hold NaN or infinite values; the model has diverged")
-    labels = labels.flatten() if task == "multiclass" else labels.view_as(logits)
+    logits, labels = _checked(logits, labels, task)
     recall = _recall(logits, labels, task)
     return {
         "cross_entropy": cross_entropy(logits, labels, task),
@@ -81,6 +84,106 @@ def classification_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[s
         "ece": expected_calibration_error(logits, labels, task),
         "recall": recall,
     }
+
+
+def reliability_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[str, float]:
+    """How far the probabilities of one split can be trusted, and the order of its confidences.
+
+    Args:
+        logits: As for :func:`classification_metrics`.
+        labels: As for :func:`classification_metrics`.
+        task: ``"binary"``, ``"multiclass"`` or ``"multilabel"``.
+
+    Returns:
+        ``brier`` (see :func:`brier`); ``aurc``, the mean over all coverages of the selective
+        risk, which is the share of errors among what is kept; and ``augrc``, the area under the
+        generalized risk, which is the share of all samples that are kept *and* wrong: the mean
+        risk of an error that nobody looks at, 0 to 0.5. Both from :func:`risk_coverage`; lower is
+        better for all three.
+
+    Raises:
+        ValueError: As :func:`classification_metrics`.
+
+    Source:
+        AURC: Y. Geifman, G. Uziel, R. El-Yaniv, Bias-reduced uncertainty estimation for deep
+        neural classifiers, ICLR 2019. AUGRC: J. Traub et al., Overcoming common flaws in the
+        evaluation of selective classification systems, NeurIPS 2024; AURC weighs the few most
+        confident samples far more than the rest, AUGRC does not.
+
+    Example:
+        >>> logits, labels = torch.tensor([3.0, 2.0, 1.0, -4.0]), torch.tensor([1, 1, 0, 0])
+        >>> found = reliability_metrics(logits, labels, "binary")
+        >>> found["aurc"], found["augrc"]  # wrong once, where it was least sure
+        (0.0625, 0.03125)
+    """
+    coverage, risk = risk_coverage(logits, labels, task)
+    missed = np.append(0.0, coverage * risk)
+    return {
+        "brier": brier(*_checked(logits, labels, task), task),
+        "aurc": float(risk.mean()),
+        "augrc": float((missed[1:] + missed[:-1]).mean() / 2),
+    }
+
+
+def brier(logits: Tensor, labels: Tensor, task: Task) -> float:
+    """Brier score: mean squared distance of the probabilities from what is true.
+
+    Multi-class: summed over the classes, as Brier has it (0 to 2). Binary, and multi-label over
+    all labels: that of the positive class alone (0 to 1), half of what two classes would give.
+
+    Source:
+        G. W. Brier, Verification of forecasts expressed in terms of probability, Monthly Weather
+        Review 78, 1-3, 1950.
+
+    Example:
+        >>> brier(torch.zeros(2), torch.tensor([0, 1]), "binary")
+        0.25
+        >>> brier(torch.zeros(2, 2), torch.tensor([0, 1]), "multiclass")
+        0.5
+    """
+    logits = logits.double()
+    if task == "multiclass":
+        truth = F.one_hot(labels.flatten().long(), logits.shape[1])
+        return (logits.softmax(1) - truth).square().sum(1).mean().item()
+    return (logits.sigmoid() - labels.to(logits).view_as(logits)).square().mean().item()
+
+
+def risk_coverage(logits: Tensor, labels: Tensor, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Share of errors among the most confident predictions, for every share that is kept.
+
+    The confidence is the largest softmax probability (binary and multi-label: the probability of
+    what is predicted; multi-label predictions count one by one). It is compared as log-odds,
+    which have the same order and do not round to 1. The order within a tie is a matter of chance:
+    the expectation over all orders is taken.
+
+    Args:
+        logits: As for :func:`classification_metrics`.
+        labels: As for :func:`classification_metrics`.
+        task: ``"binary"``, ``"multiclass"`` or ``"multilabel"``.
+
+    Returns:
+        Coverage, ``1/n, 2/n, ..., 1``, and the selective risk at each.
+
+    Raises:
+        ValueError: As :func:`classification_metrics`.
+
+    Example:
+        >>> logits, labels = torch.tensor([3.0, 3.0, 1.0, -4.0]), torch.tensor([1, 0, 1, 0])
+        >>> risk_coverage(logits, labels, "binary")[1].tolist()
+        [0.0, 0.25, 0.3333333333333333, 0.25]
+    """
+    logits, labels = _checked(logits, labels, task)
+    if task == "multiclass":
+        # Sorted and relative to the largest, so that the same gaps tie whatever their place.
+        ordered = logits.sort(1, descending=True).values
+        confidence = -(ordered[:, 1:] - ordered[:, :1]).logsumexp(1)
+        right = logits.argmax(1) == labels
+    else:
+        confidence, right = logits.abs().flatten(), ((logits > 0) == (labels > 0.5)).flatten()
+    _, level = np.unique(-confidence.numpy(), return_inverse=True)
+    n_in, wrong_in = np.bincount(level), np.bincount(level, ~right.numpy())
+    kept = np.arange(1, len(level) + 1)
+    return kept / len(level), np.repeat(wrong_in / n_in, n_in).cumsum() / kept
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, task: Task) -> float:
@@ -108,6 +211,63 @@ def auroc(logits: Tensor, labels: Tensor, task: Task) -> float:
     truth = _truth(logits, labels, task)
     defined = [k for k in range(truth.shape[1]) if 0 < truth[:, k].sum() < len(truth)]
     return _mean([float(roc_auc_score(truth[:, k], scores[:, k])) for k in defined])
+
+
+def auroc_pseudovalues(logits: Tensor, labels: Tensor, task: Task) -> np.ndarray:
+    """What each sample adds to the AUROC: its jackknife pseudo-value.
+
+    ``n A - (n - 1) A_i``, where ``A_i`` is the area without sample ``i``. Their mean is
+    :func:`auroc` itself, so that areas can be compared over seeds and images as means are, by
+    :func:`varreg.lab.statistics.crossed_difference`.
+
+    Args:
+        logits: As for :func:`classification_metrics`.
+        labels: As for :func:`classification_metrics`.
+        task: ``"binary"``, ``"multiclass"`` or ``"multilabel"``; of classes (or labels) the mean,
+            those that are everywhere or nowhere left out, as in :func:`auroc`.
+
+    Returns:
+        ``(N,)``.
+
+    Raises:
+        ValueError: As :func:`classification_metrics`, or if no class has an area or one has a
+            single sample on one side, without which there is none.
+
+    Source:
+        D. D. Dorfman, K. S. Berbaum, C. E. Metz, Receiver operating characteristic rating
+        analysis, Investigative Radiology 27, 723-731, 1992.
+
+    Example:
+        >>> logits, labels = torch.tensor([1.0, 3.0, 2.0, 4.0]), torch.tensor([0, 0, 1, 1])
+        >>> auroc_pseudovalues(logits, labels, "binary").tolist()
+        [1.5, 0.0, 0.0, 1.5]
+    """
+    logits, labels = _checked(logits, labels, task)
+    scores = log_odds(logits, task).reshape(len(logits), -1).numpy()
+    truth = _truth(logits, labels, task) > 0.5
+    values = []
+    for score, positive in zip(scores.T, truth.T, strict=True):
+        sides = {True: int(positive.sum()), False: int((~positive).sum())}
+        if not all(sides.values()):
+            continue
+        if min(sides.values()) == 1:
+            raise ValueError(
+                f"a class has {sides[True]} samples and the rest {sides[False]}; without one of "
+                "them there is no area: leave out classes with a single sample"
+            )
+        # Share of the other side that a sample is on the right side of; ties count one half.
+        beats = stats.rankdata(score)
+        for side in sides:
+            own = positive == side
+            beats[own] = (beats[own] - stats.rankdata(score[own])) / sides[not side]
+        beats[~positive] = 1 - beats[~positive]
+        own_side = np.where(positive, sides[True], sides[False])
+        area, n = beats[positive].mean(), len(score)
+        without = (own_side * area - beats) / (own_side - 1)
+        values.append(n * area - (n - 1) * without)
+    if not values:
+        raise ValueError("no class has samples inside and outside it; there is no AUROC")
+    return np.mean(values, axis=0)
 
 
 def keras_auc(scores: np.ndarray, truth: np.ndarray, thresholds: int = 200) -> float:
@@ -197,6 +357,21 @@ def expected_calibration_error(
         >>> round(expected_calibration_error(sure, torch.tensor([1, 0]), "multiclass"), 3)
         0.5
     """
+    confidence, right, bin_of = confidence_bins(logits, labels, task, bins)
+    gap = np.bincount(bin_of, confidence - right, minlength=bins)
+    return float(np.abs(gap).sum() / len(confidence))
+
+
+def confidence_bins(
+    logits: Tensor, labels: Tensor, task: Task, bins: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each prediction: its confidence, whether it is right, and its bin (equal width, 0 first).
+
+    Raises:
+        ValueError: If ``bins`` is not an integer of 1 or more.
+    """
+    if not isinstance(bins, Integral) or bins < 1:
+        raise ValueError(f"bins is {bins!r}; give an integer of 1 or more, such as 15")
     if task == "multiclass":
         confidence, predicted = logits.double().softmax(1).max(1)
         right = predicted == labels.flatten()
@@ -204,10 +379,19 @@ def expected_calibration_error(
         probability = logits.double().sigmoid().flatten()
         confidence = torch.maximum(probability, 1 - probability)
         right = (logits.flatten() > 0) == (labels.flatten() > 0.5)
-    confidence, right = confidence.cpu().numpy(), right.cpu().numpy()
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(bin_of, confidence - right, minlength=bins)
-    return float(np.abs(gap).sum() / len(confidence))
+    confidence, right = confidence.detach().cpu().numpy(), right.cpu().numpy()
+    return confidence, right, np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+
+
+def _checked(logits: Tensor, labels: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+    """Both on the CPU, logits in float64, labels of the shape that the task has."""
+    if len(logits) == 0:
+        raise ValueError("there is no sample to evaluate: the split is empty")
+    check_target(logits, labels, task)
+    logits, labels = logits.detach().double().cpu(), labels.cpu()
+    if not torch.isfinite(logits).all():
+        raise ValueError("logits hold NaN or infinite values; the model has diverged")
+    return logits, labels.flatten() if task == "multiclass" else labels.view_as(logits)
 
 
 def _truth(logits: Tensor, labels: Tensor, task: Task) -> np.ndarray:
