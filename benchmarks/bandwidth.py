@@ -16,8 +16,8 @@ from harness import record, start
 from peers import torch_variance
 
 from varreg.lab.timing import interleaved
-from varreg.loss import feature_variance
 from varreg.penalties import released_variance
+from varreg.variance import feature_variance
 
 BATCH = 64
 MEGABYTES = (1, 10, 100, 400)

@@ -18,7 +18,8 @@ from harness import record, start, training_step
 from varreg.lab import datasets, models
 from varreg.lab.timing import interleaved
 from varreg.lab.training import fit
-from varreg.loss import VariancePenalizedLoss, feature_variance
+from varreg.loss import VariancePenalizedLoss
+from varreg.variance import feature_variance
 
 BATCHES = (32, 64, 128, 256, 512, 1024)
 FEATURES = (10**3, 10**4, 10**5, 10**6, 10**7)

@@ -9,7 +9,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from varreg.loss import in_backward, shows_values
+from varreg.checks import in_backward, shows_values
 
 __all__ = ["FeatureTap"]
 

@@ -1,6 +1,6 @@
 """The rivals of the variance penalty: other losses on the features of a batch.
 
-Each is a pure function that takes the features as :func:`varreg.loss.feature_variance` does and
+Each is a pure function that takes the features as :func:`varreg.variance.feature_variance` does and
 returns a scalar to be weighted and added to the cross-entropy. All gradients are those of
 autograd, to any order. The first is the variance penalty itself, as it was released.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from varreg.loss import (
+from varreg.checks import (
     HALF,
     check_features,
     check_finite,
@@ -30,7 +30,7 @@ def released_variance(
 ) -> Tensor:
     """The penalty as the released notebooks compute it, step for step in PyTorch.
 
-    To compare with, not to train with: :func:`varreg.loss.feature_variance` is the same
+    To compare with, not to train with: :func:`varreg.variance.feature_variance` is the same
     expectation at a fraction of the cost. Like the original, this one shuffles and gathers even
     where all features are drawn, centres and squares in tensors of their own, and checks nothing.
 
@@ -80,7 +80,7 @@ def vicreg_variance(
             \max\left(0, \gamma - \sqrt{\operatorname{Var}_j + \epsilon}\right) .
 
     It pushes variances *up* to :math:`\gamma^2`, against the collapse of features that are
-    learned without labels: the opposite of :func:`varreg.loss.feature_variance`.
+    learned without labels: the opposite of :func:`varreg.variance.feature_variance`.
 
     Args:
         features: Floating-point tensor ``(N, ...)`` with at least two samples. Everything
@@ -267,7 +267,7 @@ def center_loss(
     The paper sums over the batch: this is its value over :math:`N`, so that a weight does not
     depend on the batch size. Over the features it is a sum. With the class means of the batch
     for centres it is :math:`F / 2` times the within-class part of
-    :func:`varreg.loss.feature_variance`.
+    :func:`varreg.variance.feature_variance`.
 
     Args:
         features: Floating-point tensor ``(N, ...)`` with at least two samples. Everything

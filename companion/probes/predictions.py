@@ -18,7 +18,7 @@ from varreg.lab.datasets import Subset
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.runs import RunSpec, load_data, train_run
 from varreg.lab.training import Scaling, batches
-from varreg.loss import feature_variance
+from varreg.variance import feature_variance
 
 __all__ = ["measure", "settings"]
 

@@ -23,8 +23,8 @@ from varreg.features import FeatureTap
 from varreg.lab.runs import RunSpec, train_run
 from varreg.lab.timing import interleaved
 from varreg.lab.training import batches
-from varreg.loss import feature_variance
 from varreg.penalties import released_variance
+from varreg.variance import feature_variance
 
 __all__ = ["measure", "settings"]
 

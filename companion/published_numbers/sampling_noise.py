@@ -15,7 +15,7 @@ from torch import Tensor
 from companion import tables, words
 from companion.figures.style import NETWORKS, WIDTH, say_empty
 from companion.published import FEATURE_SAMPLING_RATIO
-from varreg.loss import feature_variance
+from varreg.variance import feature_variance
 
 
 def every_draw(features: Tensor, drawn: int) -> Tensor:

@@ -20,7 +20,7 @@ from companion import tables, words
 from companion.figures.style import BLUE, GREEN, NETWORKS, RED, WIDTH, say_empty
 from varreg.lab.models import PaperCNN, SmallCNN
 from varreg.lab.statistics import Interval, mean_interval
-from varreg.loss import feature_variance
+from varreg.variance import feature_variance
 
 WEIGHT_STYLES = (
     {"color": "#9A9A9A", "lw": 4.5},

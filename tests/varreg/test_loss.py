@@ -18,7 +18,8 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from varreg import LossParts, VariancePenalizedLoss, feature_variance, split_features
-from varreg.loss import NonFiniteFeaturesError, NotATensorError, draw_features
+from varreg.checks import NonFiniteFeaturesError, NotATensorError
+from varreg.variance import draw_features
 
 # ---------------------------------------------------------------- an independent reference
 
@@ -373,7 +374,7 @@ def test_constant_features_vary_by_nothing_however_large(count, dtype):
 def test_shifting_changes_nothing_where_it_is_not_needed(monkeypatch, ratio):
     features = torch.randn(64, 30) + 0.5
     plain = errors(features, ratio)
-    monkeypatch.setattr("varreg.loss._has_digits", lambda *_: False)  # as on a GPU
+    monkeypatch.setattr("varreg.variance._has_digits", lambda *_: False)  # as on a GPU
     assert errors(features, ratio) != plain
     assert max(errors(features, ratio)) < 1e-6
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from varreg import feature_variance
-from varreg.loss import NonFiniteFeaturesError
+from varreg.checks import NonFiniteFeaturesError
 from varreg.penalties import (
     center_loss,
     decov,

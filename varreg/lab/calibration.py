@@ -9,8 +9,8 @@ import pandas as pd
 from scipy import optimize
 from torch import Tensor
 
+from varreg.checks import Task
 from varreg.lab.metrics import classification_metrics, confidence_bins, cross_entropy
-from varreg.loss import Task
 
 __all__ = ["LARGEST", "fit_temperature", "reliability_curve"]
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from varreg.checks import Task, check_target
 from varreg.features import FeatureTap
 from varreg.lab.augment import zoom_and_shift
 from varreg.lab.metrics import log_odds
@@ -44,7 +45,8 @@ from varreg.lab.training import (
     not_finite,
     streams,
 )
-from varreg.loss import LossParts, Task, VariancePenalizedLoss, check_target, draw_features
+from varreg.loss import LossParts, VariancePenalizedLoss
+from varreg.variance import draw_features
 
 if TYPE_CHECKING:
     from varreg.lab.datasets import Dataset

@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from varreg.loss import Task, check_target
+from varreg.checks import Task, check_target
 
 __all__ = [
     "METRICS",
@@ -217,8 +217,7 @@ def auroc_pseudovalues(logits: Tensor, labels: Tensor, task: Task) -> np.ndarray
     """What each sample adds to the AUROC: its jackknife pseudo-value.
 
     ``n A - (n - 1) A_i``, where ``A_i`` is the area without sample ``i``. Their mean is
-    :func:`auroc` itself, so that areas can be compared over seeds and images as means are, by
-    :func:`varreg.lab.statistics.crossed_difference`.
+    :func:`auroc` itself, so that areas can be compared over seeds and images as means are.
 
     Args:
         logits: As for :func:`classification_metrics`.

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from varreg.checks import Task, check_penalty
 from varreg.lab import datasets, models
 from varreg.lab.augment import equalize, shuffle_blocks
 from varreg.lab.columns import CONTENT_COLUMNS, PROVENANCE_COLUMNS, SPLITS, digest
@@ -34,7 +35,7 @@ from varreg.lab.training import (
     predict,
     typed,
 )
-from varreg.loss import Task, VariancePenalizedLoss, check_penalty
+from varreg.loss import VariancePenalizedLoss
 
 __all__ = [
     "METHODS",

@@ -16,18 +16,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from varreg.features import FeatureTap
-from varreg.lab.augment import zoom_and_shift
-from varreg.lab.metrics import accuracy, auroc, classification_metrics
-from varreg.loss import (
-    LossParts,
+from varreg.checks import (
     NonFiniteFeaturesError,
     Task,
-    VariancePenalizedLoss,
     check_integer,
     check_target,
     check_tensors,
 )
+from varreg.features import FeatureTap
+from varreg.lab.augment import zoom_and_shift
+from varreg.lab.metrics import accuracy, auroc, classification_metrics
+from varreg.loss import LossParts, VariancePenalizedLoss
 
 if TYPE_CHECKING:
     from varreg.lab.datasets import Dataset, Subset

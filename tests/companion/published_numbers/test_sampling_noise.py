@@ -6,7 +6,7 @@ import torch
 
 from companion.published_numbers import sampling_noise
 from tests.companion.synthetic_mechanics import sampling
-from varreg.loss import feature_variance
+from varreg.variance import feature_variance
 
 
 def test_all_draws_together_have_the_mean_and_variance_of_theory():

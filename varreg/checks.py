@@ -1,0 +1,209 @@
+"""Refusals that say what was given, what is allowed and what to do; shared by the method."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Task = Literal["binary", "multiclass", "multilabel"]
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+class NonFiniteFeaturesError(ValueError):
+    """Raised when features hold a NaN or an infinity."""
+
+
+class NotATensorError(TypeError, ValueError):
+    """Raised where something else is given for a tensor."""
+
+
+def in_backward() -> bool:
+    """Whether a backward pass runs: activation checkpointing computes again what it left out."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def shows_values() -> bool:
+    """Whether tensors have values to look at, as under ``torch.compile`` and ``torch.func`` not."""
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
+
+
+def check_penalty(variance_weight: float, sampling_ratio: float, lambda_: float) -> None:
+    """Refuse parameters of the penalty that are outside their ranges.
+
+    Raises:
+        ValueError: If one is no number, ``variance_weight`` is negative, ``lambda_`` is not
+            positive, either is not finite, or ``sampling_ratio`` is outside (0, 1].
+    """
+    check_number("variance_weight", variance_weight)
+    check_number("lambda_", lambda_)
+    if not 0 <= variance_weight < float("inf"):
+        raise ValueError(f"variance_weight is {variance_weight}; it must be finite and at least 0")
+    if not 0 < lambda_ < float("inf"):
+        raise ValueError(f"lambda_ is {lambda_}; it must be finite and greater than 0")
+    check_ratio(sampling_ratio)
+
+
+def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = True) -> None:
+    """Refuse logits and labels that do not belong together.
+
+    Raises:
+        NotATensorError: If one of them is not a tensor.
+        ValueError: If a shape or type does not fit the task or, with ``values``, a label is
+            outside the classes.
+    """
+    check_tensors(logits=logits, target=target)
+    if not logits.is_floating_point():
+        raise ValueError(f"logits are {logits.dtype}; they must be floating point")
+    if target.is_complex():
+        raise ValueError(f"target is {target.dtype}; it must hold integers or floats")
+    shape, n = tuple(logits.shape), logits.shape[0] if logits.ndim else 0
+
+    def given() -> str:
+        return f"{task} task with logits {shape} and target {tuple(target.shape)} of {target.dtype}"
+
+    if task == "binary":
+        if shape not in ((n,), (n, 1)) or tuple(target.shape) not in ((n,), (n, 1)):
+            raise ValueError(f"{given()}; both must be (N,) or (N, 1)")
+    elif task == "multiclass":
+        if logits.ndim != 2 or shape[1] < 2 or tuple(target.shape) not in ((n,), (n, 1)):
+            raise ValueError(
+                f"{given()}; logits must be (N, K) with K of 2 or more and target (N,) or (N, 1)"
+            )
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            raise ValueError(f"{given()}; target must hold integer class codes")
+    elif logits.ndim != 2 or target.shape != logits.shape:
+        raise ValueError(f"{given()}; both must be (N, L)")
+    if not values or not shows_values() or n == 0:
+        return
+    if task == "multiclass":
+        low, high = (int(end) for end in target.aminmax())
+        if low < 0 or high >= shape[1]:
+            raise ValueError(
+                f"labels go from {low} to {high}; with {shape[1]} logits they must lie in "
+                f"0 to {shape[1] - 1}"
+            )
+    elif not _all_0_or_1(target):
+        raise ValueError(
+            f"{task} labels go from {target.min().item():.3g} to {target.max().item():.3g}; "
+            "every label must be 0 or 1"
+        )
+
+
+def check_finite(penalty: Tensor, **inputs: Tensor) -> None:
+    """Refuse a penalty that is NaN or infinite, and say which of its inputs made it so.
+
+    Waits for the device; inside ``torch.compile`` and ``torch.func`` nothing is checked.
+
+    Raises:
+        NonFiniteFeaturesError: With how many values are not finite, or what overflows.
+    """
+    if not shows_values() or math.isfinite(penalty.item()):
+        return
+    for name, tensor in inputs.items():
+        finite = torch.isfinite(tensor)
+        if not finite.all():
+            raise NonFiniteFeaturesError(
+                f"{name} hold {int((~finite).sum())} values that are NaN or infinite "
+                f"of {tensor.numel()}; find the layer that makes them, or lower the learning rate"
+            )
+    largest = max(tensor.abs().max().item() for tensor in inputs.values())
+    raise NonFiniteFeaturesError(
+        f"the penalty of {' and '.join(inputs)} up to {largest:.3g} overflows {penalty.dtype}; "
+        "scale the features down"
+    )
+
+
+def _all_0_or_1(target: Tensor) -> bool:
+    if target.is_floating_point():
+        return bool(((target == 0) | (target == 1)).all())
+    low, high = target.aminmax()  # one pass instead of four
+    return low.item() >= 0 and high.item() <= 1
+
+
+def check_features(features: Tensor) -> None:
+    """Refuse what is no batch of features.
+
+    Raises:
+        NotATensorError: If ``features`` is not a tensor.
+        ValueError: If it is not floating point, or is not ``(N, ...)`` with two samples or more
+            and one feature or more.
+    """
+    check_tensors(features=features)
+    if features.dtype not in (*HALF, torch.float32, torch.float64):
+        raise ValueError(
+            f"features are {features.dtype}; they must be floating point: float16, bfloat16, "
+            "float32 or float64"
+        )
+    if features.layout != torch.strided:
+        raise ValueError(f"features are {features.layout}; they must be dense: call to_dense()")
+    if features.ndim < 2 or features.shape[0] < 2 or features.numel() == 0:
+        raise ValueError(
+            f"features have shape {tuple(features.shape)}; expected (N, ...) with two samples "
+            "or more and one feature or more (a batch of one has no variance: drop it or merge "
+            "it with another batch)"
+        )
+
+
+def check_tensors(**given: object) -> None:
+    """Refuse what is no tensor.
+
+    Raises:
+        NotATensorError: With the name, and what was given.
+    """
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise NotATensorError(f"{name} is a {type(value).__name__}; it must be a torch.Tensor")
+
+
+def check_number(name: str, value: object) -> None:
+    """Refuse what is no real number; those of NumPy are.
+
+    Raises:
+        ValueError: With the name, and what was given.
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be a number")
+
+
+def check_integer(
+    name: str, value: object, least: float = -math.inf, most: float = math.inf
+) -> None:
+    """Refuse what is no integer, or outside its range.
+
+    Raises:
+        ValueError: With the name, what was given and what is allowed.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be an integer")
+    if not least <= value <= most:
+        allowed = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise ValueError(f"{name} is {value}; it must be {allowed}")
+
+
+def check_ratio(sampling_ratio: float) -> None:
+    """Refuse a share of the features that is outside (0, 1].
+
+    Raises:
+        ValueError: With what was given.
+    """
+    check_number("sampling ratio", sampling_ratio)
+    if not 0 < sampling_ratio <= 1:
+        raise ValueError(f"sampling ratio is {sampling_ratio}; it must lie in (0, 1]")
+
+
+def check_generator(generator: torch.Generator | None) -> None:
+    """Refuse what is no source of draws.
+
+    Raises:
+        ValueError: With what was given, and how to make one.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ValueError(
+            f"generator is {generator!r}; it must be a torch.Generator, such as "
+            "torch.Generator().manual_seed(0), or None"
+        )
