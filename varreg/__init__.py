@@ -14,16 +14,26 @@ It needs PyTorch and nothing else. What trains, measures and records is :mod:`va
 from varreg import endings  # noqa: F401  first: a stop while PyTorch is imported ends quietly
 from varreg.checks import NonFiniteFeaturesError, NotATensorError
 from varreg.features import FeatureTap
-from varreg.loss import LossParts, VariancePenalizedLoss, split_features
+from varreg.loss import (
+    PUBLISHED,
+    LossParts,
+    PenalizedLoss,
+    PenalizedParts,
+    VariancePenalizedLoss,
+    split_features,
+)
 from varreg.variance import feature_variance
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "PUBLISHED",
     "FeatureTap",
     "LossParts",
     "NonFiniteFeaturesError",
     "NotATensorError",
+    "PenalizedLoss",
+    "PenalizedParts",
     "VariancePenalizedLoss",
     "__version__",
     "feature_variance",

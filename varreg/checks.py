@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -32,6 +32,16 @@ def shows_values() -> bool:
     return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
+def check_task(task: object) -> None:
+    """Refuse what is no task.
+
+    Raises:
+        ValueError: With what was given and what is allowed.
+    """
+    if task not in get_args(Task):
+        raise ValueError(f"task is {task!r}; allowed are {', '.join(get_args(Task))}")
+
+
 def check_penalty(variance_weight: float, sampling_ratio: float, lambda_: float) -> None:
     """Refuse parameters of the penalty that are outside their ranges.
 
@@ -39,13 +49,31 @@ def check_penalty(variance_weight: float, sampling_ratio: float, lambda_: float)
         ValueError: If one is no number, ``variance_weight`` is negative, ``lambda_`` is not
             positive, either is not finite, or ``sampling_ratio`` is outside (0, 1].
     """
-    check_number("variance_weight", variance_weight)
-    check_number("lambda_", lambda_)
-    if not 0 <= variance_weight < float("inf"):
-        raise ValueError(f"variance_weight is {variance_weight}; it must be finite and at least 0")
-    if not 0 < lambda_ < float("inf"):
-        raise ValueError(f"lambda_ is {lambda_}; it must be finite and greater than 0")
+    check_weight("variance_weight", variance_weight)
+    check_lambda(lambda_)
     check_ratio(sampling_ratio)
+
+
+def check_weight(name: str, weight: float) -> None:
+    """Refuse a weight that is negative or not finite.
+
+    Raises:
+        ValueError: With its name and what was given.
+    """
+    check_number(name, weight)
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"{name} is {weight}; it must be finite and at least 0")
+
+
+def check_lambda(lambda_: float) -> None:
+    """Refuse a scale of the cross-entropy that is not positive and finite.
+
+    Raises:
+        ValueError: With what was given.
+    """
+    check_number("lambda_", lambda_)
+    if not 0 < lambda_ < math.inf:
+        raise ValueError(f"lambda_ is {lambda_}; it must be finite and greater than 0")
 
 
 def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = True) -> None:
@@ -91,6 +119,30 @@ def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = T
         raise ValueError(
             f"{task} labels go from {target.min().item():.3g} to {target.max().item():.3g}; "
             "every label must be 0 or 1"
+        )
+
+
+def check_probabilities(target: Tensor, *, values: bool = True) -> None:
+    """Refuse labels that are no probabilities of classes.
+
+    Args:
+        target: ``(N, K)``.
+        values: Whether to look at the values, which waits for the device.
+
+    Raises:
+        ValueError: If there are fewer than two classes or, with ``values``, a probability is
+            negative or those of a sample do not add up to 1.
+    """
+    if target.ndim != 2 or target.shape[1] < 2:
+        raise ValueError(f"target has shape {tuple(target.shape)}; probabilities are (N, K)")
+    if not values or not shows_values() or len(target) == 0:
+        return
+    sums = target.double().sum(1)
+    if not ((sums - 1).abs() <= 1e-3).all() or target.min() < 0:
+        raise ValueError(
+            f"target goes from {target.min().item():.3g} to {target.max().item():.3g} and its rows "
+            f"add up to {sums.min().item():.3g} to {sums.max().item():.3g}; give integer class "
+            "codes, or for each sample probabilities that add up to 1"
         )
 
 

@@ -9,13 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varreg.lab.machine import checkout
+from varreg.lab.methods import BLUE, GREEN, GREY, METHODS, RED  # noqa: F401  the palette of the book
 
 __all__ = ["COLORS", "WIDTH", "front_page", "say_empty", "use_style"]
 
-#: Okabe and Ito's colour-blind safe palette.
-GREY, RED, GREEN, BLUE = "#565656", "#D55E00", "#009E73", "#0072B2"
 PALE = "#DDDDDD"
-COLORS = {"baseline": GREY, "penalized": RED, "tuned": GREEN, "augmented": BLUE}
+COLORS = {name: method.color for name, method in METHODS.items()}
 #: Colour and marker of the networks where there are no methods to tell apart.
 NETWORKS = {"paper_cnn": (BLUE, "o"), "small_cnn": (RED, "D")}
 WIDTH = 6.4  # inches; with 11 point text this stays readable at the width of a phone

@@ -19,6 +19,7 @@ from companion.studies import (
 )
 from varreg.lab.columns import PROVENANCE_COLUMNS
 from varreg.lab.ledger import Ledger
+from varreg.lab.methods import METHODS
 from varreg.lab.runs import MissingRunsError, RunSpec
 
 # The weights with the lowest validation cross-entropy in the ledger that `recorded_grid` makes up.
@@ -308,7 +309,8 @@ def test_every_recorded_run_is_one_of_its_study(recorded):
         for field in dataclasses.fields(RunSpec):
             # A ledger that was complete before a field came has no column for it.
             expected = getattr(listed[row["key"]], field.name)
-            value = row.get(field.name, field.default)
+            implied = field.name == "augment" and METHODS[row["method"]].augments
+            value = row.get(field.name, True if implied else field.default)
             assert value == expected or (expected is None and pd.isna(value))
 
 

@@ -10,7 +10,6 @@ from torch import nn
 from varreg import VariancePenalizedLoss
 from varreg.lab import ensemble
 from varreg.lab.ensemble import can_ensemble, fit_ensemble, predict_ensemble
-from varreg.lab.metrics import accuracy, auroc
 from varreg.lab.models import MODELS, build
 from varreg.lab.training import Fit, NonFiniteLossError, fit, predict
 
@@ -152,22 +151,6 @@ def test_layers_of_other_shapes():
     torch.testing.assert_close(stacked, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
-def test_metrics_of_all_members_equal_those_of_scikit_learn(task):
-    # Rounded logits: many scores are equal.
-    logits = torch.randn(50, 4, 1 if task == "binary" else 3).mul(2).round() / 2
-    labels = torch.randint(0, 2, (50, 4, 3) if task == "multilabel" else (50, 4))
-    labels[:, 2] = 1  # a class that is everywhere has no area; here no class has one
-    area = ensemble._auroc(logits, labels, task).tolist()
-    share = ensemble._accuracy(logits, labels, task).tolist()
-    for at in range(4):
-        own = logits[:, at], labels[:, at], task
-        assert area[at] == pytest.approx(auroc(*own), rel=1e-12, nan_ok=True)
-        assert share[at] == accuracy(*own)
-    assert math.isnan(area[2])
-    assert not math.isnan(area[0])
-
-
 # ---------------------------------------------------------------- a member that fails
 
 
@@ -208,8 +191,8 @@ def test_a_loss_that_breaks_on_the_validation_split(make_dataset, monkeypatch):
     data = make_dataset()
     loss = ensemble._loss
 
-    def broken(criterion, logits, labels, features, drawn):
-        parts = loss(criterion, logits, labels, features, drawn)
+    def broken(criterion, logits, labels, features):
+        parts = loss(criterion, logits, labels, features)
         # The second member's first validation batch: batches of 32 are those of that split.
         spoilt = torch.tensor([0.0, math.inf]) if not torch.is_grad_enabled() else torch.zeros(2)
         return parts._replace(total=parts.total + spoilt[: len(parts.total)])

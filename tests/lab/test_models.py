@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_weights():
         ({"size": 3}, "size=3, .*size must be 4 or more"),
         ({"in_channels": 0}, "in_channels=0"),
         ({"n_outputs": 0}, "n_outputs=0"),
-        ({"spatial_dims": 3}, "small_cnn takes 2D images, not 3D; use 'resnet18'"),
+        ({"name": "paper_cnn", "spatial_dims": 3}, "paper_cnn takes 2D images, not 3D; use"),
     ],
 )
 def test_refuses(given, message):

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from varreg.lab import datasets, runs
-from varreg.lab.columns import CURVE_COLUMNS, OUTCOME_COLUMNS, PROVENANCE_COLUMNS
+from varreg.lab.columns import CURVE_COLUMNS, OUTCOME_COLUMNS, PROVENANCE_COLUMNS, digest
 from varreg.lab.datasets import Dataset, UnknownDatasetError
 from varreg.lab.ledger import Ledger, LedgerError
 from varreg.lab.runs import MissingRunsError, RunSpec, execute, execute_many, groups, run_all
@@ -60,6 +60,8 @@ OTHER = {
     "equalize": True,
     "shuffle_blocks": True,
     "precision": "bfloat16",
+    "augment": True,
+    "strength": 0.5,
 }
 
 
@@ -74,7 +76,19 @@ def test_keys_of_recorded_runs_stay_as_they_are():
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(RunSpec)])
 def test_every_field_changes_the_key(field):
     usual = spec(method="penalized", variance_weight=0.1)
+    if field == "strength":
+        usual = spec(method="feature_l2", strength=0.1)
     assert dataclasses.replace(usual, **{field: OTHER[field]}).key != usual.key
+
+
+def test_what_a_method_implies_is_no_part_of_the_key():
+    # Recorded before augmentation was a setting.
+    row = {"study": "s", "dataset": "phantom", "method": "augmented", "seed": "0", "epochs": "1"}
+    spec = RunSpec(study="s", dataset="phantom", method="augmented", seed=0, epochs=1)
+    assert spec.augment
+    assert runs.key_of_row(row) == runs.key_of_row(row | {"augment": "True"}) == spec.key
+    given = {"study", "dataset", "method", "seed", "epochs"}
+    assert spec.key == digest({name: getattr(spec, name) for name in given})
 
 
 def test_a_field_that_is_added_later_leaves_recorded_keys_alone():
@@ -154,8 +168,12 @@ def test_the_key_follows_from_what_is_recorded(study):
         ({"split": 3}, "split is 3; give a text, or None"),
         ({"seed": -1}, "seed is -1; it must lie in 0 to 4294967295"),
         ({"seed": 2**32}, "seed is 4294967296"),
-        ({"method": "penalized"}, r"'penalized' with variance_weight=0.0; the weight is positive"),
-        ({"variance_weight": 0.1}, r"'baseline' with variance_weight=0.1; .* and 0 for the others"),
+        ({"method": "penalized"}, "'penalized' with variance_weight=0.0; it is positive"),
+        ({"variance_weight": 0.1}, "'baseline' with variance_weight=0.1; it is 0 for this method"),
+        ({"method": "feature_l2"}, "'feature_l2' with strength=0.0; it is positive"),
+        ({"strength": 0.1}, "'baseline' with strength=0.1; it is 0 for this method"),
+        ({"strength": -0.1}, "strength is -0.1; it must be finite and at least 0"),
+        ({"augment": True}, "augment=True alone is the method 'augmented'"),
         ({"method": "augmented", "variance_weight": 1.0}, "'augmented' with variance_weight=1.0"),
         ({"method": "penalized", "variance_weight": -1.0}, "variance_weight is -1.0; it must be"),
         ({"feature_sampling_ratio": 0.0}, r"sampling ratio is 0.0; it must lie in \(0, 1\]"),
@@ -210,8 +228,7 @@ def test_the_same_spec_gives_the_same_row(given):
         assert again.pop(name) is not None
     assert row == again
     assert curve == curve_again
-    fields = [field.name for field in dataclasses.fields(RunSpec)]
-    expected = ["key", *fields, *OUTCOME_COLUMNS, *PROVENANCE_COLUMNS]
+    expected = ["key", *runs.SETTINGS, *OUTCOME_COLUMNS, *PROVENANCE_COLUMNS]
     assert list(row) == [name for name in expected if name not in PROVENANCE]
     assert [tuple(epoch) for epoch in curve] == [CURVE_COLUMNS[1:]] * 2
 

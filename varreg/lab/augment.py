@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["equalize", "shuffle_blocks", "zoom_and_shift"]
+__all__ = ["equalize", "mixup", "shuffle_blocks", "two_views", "zoom_and_shift"]
 
 
 def zoom_and_shift(
@@ -60,6 +60,78 @@ def zoom_and_shift(
     theta[:, :, 2] = 2 * shift * draw[:, 1:]
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def mixup(
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    *,
+    alpha: float,
+    n_classes: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Mix each image with another of the batch, and its label alike.
+
+    One share for the batch, :math:`\max(s, 1 - s)` with :math:`s \sim` Beta(``alpha``, ``alpha``),
+    so that each image is above all itself.
+
+    Args:
+        images: Floating-point batch ``(N, ...)``.
+        labels: Binary or multi-label: 0 and 1; multi-class: integers, ``(N,)`` or ``(N, 1)``.
+        generator: Source of the draws, on the CPU.
+        alpha: Above 0; the larger, the more is mixed.
+        n_classes: Of a multi-class task.
+
+    Returns:
+        Mixed images, the labels as they were, and the mixed ones: ``(N, n_classes)`` for a
+        multi-class task, else as ``labels``, float32.
+
+    Raises:
+        ValueError: If ``alpha`` is not positive.
+
+    Source:
+        Zhang, Cisse, Dauphin and Lopez-Paz (ICLR 2018), "mixup: Beyond Empirical Risk
+        Minimization".
+
+    Example:
+        >>> labels, random = torch.tensor([0, 1]), torch.Generator().manual_seed(0)
+        >>> _, _, mixed = mixup(torch.zeros(2, 1), labels, random, alpha=1.0, n_classes=3)
+        >>> mixed.sum(1).tolist()
+        [1.0, 1.0]
+    """
+    if not alpha > 0:
+        raise ValueError(f"alpha is {alpha}; it must be above 0")
+    # Beta from two gammas by Marsaglia and Tsang's method, which torch draws with a generator.
+    gammas = torch._standard_gamma(torch.full((2,), float(alpha)), generator=generator)
+    share = (gammas / gammas.sum()).max().item() if gammas.sum() > 0 else 1.0
+    partner = torch.randperm(len(images), generator=generator).to(images.device)
+    if n_classes is not None:
+        target = F.one_hot(labels.flatten().long(), n_classes).float()
+    else:
+        target = labels.float()
+    mixed = torch.lerp(images[partner], images, share)
+    return mixed, labels, torch.lerp(target[partner], target, share)
+
+
+def two_views(
+    images: Tensor, labels: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Half of a batch, each image twice, zoomed and shifted in two ways.
+
+    The second half of the batch is left out, so that a step costs what it does without views.
+
+    Args:
+        images: Floating-point batch ``(N, C, H, W)``, 4 images or more.
+        labels: Of the images.
+        generator: Source of the draws.
+
+    Returns:
+        All images in their first view, then all in their second; their labels, twice.
+    """
+    half = max(2, len(images) // 2)
+    views = [zoom_and_shift(images[:half], generator=generator) for _ in range(2)]
+    labels = torch.cat([labels[:half]] * 2)
+    return torch.cat(views), labels, labels
 
 
 def _uniform(

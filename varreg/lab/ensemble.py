@@ -24,23 +24,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from varreg.checks import Task, check_target
+from varreg.checks import check_target
 from varreg.features import FeatureTap
 from varreg.lab.augment import zoom_and_shift
-from varreg.lab.metrics import log_odds
+from varreg.lab.metrics import accuracy, auroc
 from varreg.lab.training import (
     Fit,
-    Monitor,
     NonFiniteLossError,
-    Normalize,
-    Optimizer,
     Scaling,
+    Settings,
     Source,
     Watch,
     as_device,
     batches,
     build_optimizer,
-    check_settings,
+    check_data,
     in_blocks,
     not_finite,
     streams,
@@ -77,20 +75,12 @@ def fit_ensemble(
     models: Sequence[nn.Module],
     dataset: Dataset,
     criteria: Sequence[VariancePenalizedLoss],
+    settings: Settings | None = None,
     *,
     seeds: Sequence[int],
-    epochs: int,
-    batch_size: int = 128,
-    optimizer: Optimizer = "adam",
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    adam_epsilon: float = 1e-8,
-    patience: int | None = None,
-    monitor: Monitor = "cross_entropy",
-    augment: bool = False,
-    normalize: Normalize = "standard",
     device: torch.device | str | None = None,
     progress: bool = False,
+    **fields: object,
 ) -> list[Fit | NonFiniteLossError]:
     """Train models of one architecture at once, each as :func:`varreg.lab.training.fit` would.
 
@@ -101,21 +91,14 @@ def fit_ensemble(
     Args:
         models: One a member, of the same architecture, see :func:`can_ensemble`. Each is left
             in eval mode with its best weights; one that failed keeps the weights it came with.
-        dataset: As for :func:`varreg.lab.training.fit`, as are all other settings.
+        dataset: As for :func:`varreg.lab.training.fit`.
         criteria: One a member, alike but for their generators.
+        settings: As for :func:`varreg.lab.training.fit`, in float32; each member has a seed of
+            its own in place of theirs.
         seeds: One a member.
-        epochs: Largest number of passes over the training split.
-        batch_size: Samples a step and member.
-        optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"``.
-        learning_rate: Constant over the training.
-        weight_decay: As the optimizer defines it.
-        adam_epsilon: Of the optimizer.
-        patience: Epochs without a lower monitored loss before a member stops.
-        monitor: ``"cross_entropy"`` or ``"total"``.
-        augment: Zoom and shift the training images.
-        normalize: How images are scaled.
         device: Default: CUDA if there is one.
         progress: Show a progress bar over epochs on a terminal.
+        **fields: Those of :class:`varreg.lab.training.Settings`, in place of ``settings``.
 
     Returns:
         One result a member, in their order. The seconds of each are its equal share of the
@@ -137,37 +120,40 @@ def fit_ensemble(
         [1, 1]
     """
     criterion = _common(models, criteria, seeds)
-    check_settings(
-        dataset, criterion, epochs, batch_size, optimizer, learning_rate, patience, monitor
-    )
+    settings = Settings.of(settings, fields)
+    if settings.precision != "float32":
+        raise ValueError(
+            f"members train in float32 only, and precision is {settings.precision!r}; train them "
+            "one after the other with varreg.lab.training.fit"
+        )
+    check_data(dataset, criterion)
     start = time.perf_counter()
     device = as_device(device)
-    scaling = Scaling.of(dataset.train.images, normalize)
+    scaling = Scaling.of(dataset.train.images, settings.normalize)
     stack = _stacked(models).to(device)
     example = scaling(dataset.train.images[:2].to(device))
     _check_stack(stack, models, example, dataset)
     train, val = Source(dataset.train, device), Source(dataset.val, device)
     members = [
-        _Member(place, seed, own.generator, Watch(patience))
+        _Member(place, seed, own.generator, Watch(settings.patience))
         for place, (seed, own) in enumerate(zip(seeds, criteria, strict=True))
     ]
-    optimize = build_optimizer(stack, optimizer, learning_rate, weight_decay, adam_epsilon)
+    optimize = build_optimizer(stack, settings)
     best = {name: value.detach().clone() for name, value in stack.named_parameters()}
     running = members
     layer = _features_enter(models[0], example)
     with FeatureTap(stack, layer) as tap:
-        for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=None if progress else True):
-            seen = _train(
-                stack, tap, optimize, running, train, criterion, scaling, batch_size, augment
-            )
+        epochs = range(1, settings.epochs + 1)
+        for epoch in tqdm(epochs, unit="epoch", disable=None if progress else True):
+            seen = _train(stack, tap, optimize, running, train, criterion, scaling, settings)
             rows = seen.rows("train_")
             failures = seen.failures(f"epoch {epoch}, step {{step}}", running)
-            seen = _validate(stack, tap, len(running), val, criterion, scaling, batch_size)
+            seen = _validate(stack, tap, len(running), val, criterion, scaling, settings.batch_size)
             place = f"the end of epoch {epoch}, on the validation split"
             failures = seen.failures(place, running) | failures  # the first counts
             for member, first, second in zip(running, rows, seen.rows("val_"), strict=True):
                 member.history.append({"epoch": epoch, **first, **second})
-                member.watch.note(epoch, second[f"val_{monitor}"])
+                member.watch.note(epoch, second[f"val_{settings.monitor}"])
                 member.failure = failures.get(member)
             _copy_improved(stack, running, epoch, best)
             staying = [at for at, member in enumerate(running) if member.running]
@@ -434,25 +420,25 @@ def _train(
     source: Source,
     criterion: VariancePenalizedLoss,
     scaling: Scaling,
-    batch_size: int,
-    augment: bool,
+    settings: Settings,
 ) -> _Seen:
     """One pass over the training split; nothing in it waits for the device."""
     stack.train()
     seen = _Seen(criterion, len(members))
-    orders = [list(batches(len(source), batch_size, member.order)) for member in members]
+    orders = [list(batches(len(source), settings.batch_size, member.order)) for member in members]
     sizes = [len(chosen) for chosen in orders[0]]
     order = torch.stack([torch.cat(parts) for parts in orders]).to(source.home)
     for chosen in order.split(sizes, 1):
         images, labels = source.take(chosen.flatten())
         batch = scaling(images)
-        if augment:
+        if settings.augment:
             batch = zoom_and_shift(batch, generator=[member.jitter for member in members])
         batch = batch.unflatten(0, chosen.shape).transpose(0, 1).flatten(1, 2)
         labels = labels.unflatten(0, chosen.shape).transpose(0, 1)
         logits = stack(batch).unflatten(1, (len(members), -1))
         features = tap.take().unflatten(1, (len(members), -1))
-        parts = _loss(criterion, logits, labels, features, _draw(members, criterion, features))
+        features = _drawn(members, criterion, features)
+        parts = _loss(criterion, logits, labels, features)
         optimize.zero_grad(set_to_none=True)
         # A member's loss depends on its own weights alone, so the sum has the gradients of all.
         parts.total.sum().backward()
@@ -478,51 +464,38 @@ def _validate(
             logits = stack(scaling(images).repeat(1, members, 1, 1)).unflatten(1, (members, -1))
             features = tap.take().unflatten(1, (members, -1))
             labels = labels.unsqueeze(1).expand(-1, members, *labels.shape[1:])
-            seen.add(_loss(criterion, logits, labels, features, None), logits, labels)
+            seen.add(_loss(criterion, logits, labels, features), logits, labels)
     return seen
 
 
-def _draw(
+def _drawn(
     members: Sequence[_Member], criterion: VariancePenalizedLoss, features: Tensor
-) -> Tensor | None:
-    """Weights of the features that each member draws at a step, ``(K, F)``; ``None`` for all."""
+) -> Tensor:
+    """The features ``(N, K, F)`` that each member draws at a step."""
     count = features.shape[2]
     sampled = max(1, round(criterion.feature_sampling_ratio * count))
     if sampled == count:
-        return None
-    return torch.stack(
-        [draw_features(count, sampled, m.drawing, device=features.device) for m in members]
-    )
+        return features
+    draws = [draw_features(count, sampled, member.drawing) for member in members]
+    places = torch.stack([draw.nonzero().flatten() for draw in draws]).to(features.device)
+    return features.gather(2, places.expand(len(features), -1, -1))
 
 
 def _loss(
-    criterion: VariancePenalizedLoss,
-    logits: Tensor,
-    labels: Tensor,
-    features: Tensor,
-    weights: Tensor | None,
+    criterion: VariancePenalizedLoss, logits: Tensor, labels: Tensor, features: Tensor
 ) -> LossParts:
-    """The criterion of every member, ``(K,)`` each.
+    """The criterion of every member, ``(K,)`` each, of all features that are given.
 
     Args:
         criterion: Says how.
         logits: ``(N, K, n_outputs)``.
         labels: ``(N, K)``, or ``(N, K, L)`` for multi-label tasks.
         features: ``(N, K, F)``.
-        weights: Of the features in the mean, ``(K, F)``; ``None`` for equal ones.
     """
-    if criterion.task == "multiclass":
-        target = labels.reshape(logits.shape[:2]).long()
-        cross_entropy = F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(0)
-    else:
-        target = labels.reshape(logits.shape).to(logits.dtype)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        cross_entropy = cross_entropy.mean((0, 2))
-    weight = criterion.variance_weight
-    variances = (features if weight else features.detach()).var(0, correction=0)
-    variance = variances.mean(1) if weights is None else (variances * weights).sum(1)
-    total = criterion.lambda_ * cross_entropy
-    return LossParts(total + weight * variance if weight else total, cross_entropy, variance)
+    every = VariancePenalizedLoss(
+        criterion.task, criterion.variance_weight, lambda_=criterion.lambda_, validate=False
+    )
+    return torch.vmap(every, in_dims=1)(logits, labels, features)
 
 
 class _Seen:
@@ -545,15 +518,17 @@ class _Seen:
         sizes = torch.tensor([len(labels) for labels in self.labels], dtype=torch.float64)
         parts = torch.stack(self.parts).cpu().double()
         means = torch.tensordot(sizes / sizes.sum(), parts, 1)
-        logits, labels = torch.cat(self.logits), torch.cat(self.labels)
+        logits, labels = torch.cat(self.logits).cpu(), torch.cat(self.labels).cpu()
         task = self.criterion.task
-        scores = torch.stack([_accuracy(logits, labels, task), _auroc(logits, labels, task)])
-        names = [*LossParts._fields, "accuracy", "auroc"]
-        columns = torch.cat([means, scores.cpu()]).T.tolist()
-        return [
-            {prefix + name: value for name, value in zip(names, column, strict=True)}
-            for column in columns
-        ]
+        rows = []
+        for member in range(self.members):
+            row = dict(zip(LossParts._fields, means[:, member].tolist(), strict=True))
+            own = logits[:, member], labels[:, member], task
+            diverged = not own[0].isfinite().all()  # it fails at the end of this epoch
+            row["accuracy"] = math.nan if diverged else accuracy(*own)
+            row["auroc"] = math.nan if diverged else auroc(*own)
+            rows.append({prefix + name: value for name, value in row.items()})
+        return rows
 
     def failures(self, place: str, members: Sequence[_Member]) -> dict[_Member, NonFiniteLossError]:
         """For each member whose loss was not finite, where first and of what it was made."""
@@ -565,31 +540,3 @@ class _Seen:
             where = f"{place.format(step=step + 1)}, of seed {members[at].seed}"
             found[members[at]] = not_finite(self.criterion, *parts[step, :, at].tolist(), where)
         return found
-
-
-def _accuracy(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
-    """:func:`varreg.lab.metrics.accuracy` a member: logits ``(N, K, n_outputs)``, ``(K,)``."""
-    if task == "multiclass":
-        return (logits.argmax(2) == labels.reshape(logits.shape[:2])).double().mean(0)
-    return ((logits > 0) == (labels.reshape(logits.shape) > 0.5)).double().mean((0, 2))
-
-
-def _auroc(logits: Tensor, labels: Tensor, task: Task) -> Tensor:
-    """:func:`varreg.lab.metrics.auroc` a member: logits ``(N, K, n_outputs)``, ``(K,)``.
-
-    By the mean ranks of the positives (Mann and Whitney, 1947), for all members at once and on
-    the device; scikit-learn's goes member by member, four times as slowly on a CPU.
-    """
-    scores = log_odds(logits, task)
-    if task == "multiclass":
-        truth = F.one_hot(labels.reshape(logits.shape[:2]).long(), logits.shape[2])
-    else:
-        truth = labels.reshape(logits.shape)
-    scores, truth = (each.movedim(0, 2).contiguous() for each in (scores, truth.double()))
-    ordered = scores.sort(2).values
-    below, up_to = (torch.searchsorted(ordered, scores, right=side) for side in (False, True))
-    ranks = (below + up_to + 1).double() / 2  # those of equal scores are equal
-    positives = truth.sum(2)
-    negatives = truth.shape[2] - positives
-    area = (ranks * truth).sum(2) - positives * (positives + 1) / 2
-    return (area / (positives * negatives)).nanmean(1)  # 0 / 0 where a class is everywhere

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-__all__ = ["MODELS", "Init", "PaperCNN", "SmallCNN", "build", "count_parameters"]
+__all__ = ["MODELS", "Init", "PaperCNN", "SmallCNN", "build", "count_parameters", "with_dropout"]
 
 Init = Literal["default", "glorot"]
 
@@ -55,8 +55,11 @@ class SmallCNN(nn.Module):
 
     Args:
         in_channels: Channels of the image.
-        size: Height and width in pixels, 4 or more.
+        size: Height and width (and depth) in pixels, 4 or more.
         n_outputs: Logits: 1 for binary tasks, else the number of classes.
+        width: Times as many channels.
+        norm: Batch normalization behind each convolution.
+        spatial_dims: 2 for images, 3 for volumes.
 
     Example:
         >>> import torch
@@ -64,26 +67,65 @@ class SmallCNN(nn.Module):
         torch.Size([2, 7])
     """
 
-    def __init__(self, in_channels: int, size: int, n_outputs: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        size: int,
+        n_outputs: int,
+        width: int = 1,
+        norm: bool = False,
+        spatial_dims: int = 2,
+    ) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(in_channels, 16, 3, padding=1),
-            nn.MaxPool2d(2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(16, 32, 3, padding=1),
-            nn.MaxPool2d(2),
-            nn.ReLU(inplace=True),
-            nn.Flatten(),
-        )
-        self.head = nn.Linear(32 * (size // 4) ** 2, n_outputs)
+        conv, pool, batch_norm = {
+            2: (nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d),
+            3: (nn.Conv3d, nn.MaxPool3d, nn.BatchNorm3d),
+        }[spatial_dims]
+        layers: list[nn.Module] = []
+        for before, after in ((in_channels, 16 * width), (16 * width, 32 * width)):
+            layers.append(conv(before, after, 3, padding=1))
+            if norm:
+                layers.append(batch_norm(after))
+            layers += [pool(2), nn.ReLU(inplace=True)]
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.head = nn.Linear(32 * width * (size // 4) ** spatial_dims, n_outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(N, C, size, size)`` to logits ``(N, n_outputs)``."""
         return self.head(self.features(images))
 
 
+def with_dropout(model: nn.Module, share: float) -> nn.Module:
+    """Put dropout before the head of a network, on its features.
+
+    Args:
+        model: With a linear layer ``head``; it is changed.
+        share: Of the features that are dropped at each training step, in (0, 1).
+
+    Raises:
+        ValueError: If ``share`` is outside its range or the model has no linear ``head``.
+
+    Example:
+        >>> with_dropout(SmallCNN(1, 8, 1), 0.5).head[0]
+        Dropout(p=0.5, inplace=False)
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share of dropout is {share}; it must lie in (0, 1)")
+    if not isinstance(getattr(model, "head", None), nn.Linear):
+        raise ValueError(f"{type(model).__name__} has no linear layer head to put dropout before")
+    model.head = nn.Sequential(nn.Dropout(share), model.head)
+    return model
+
+
 #: The names that :func:`build` knows.
-MODELS = ("paper_cnn", "paper_cnn_deep", "small_cnn", "resnet18")
+MODELS = (
+    "paper_cnn",
+    "paper_cnn_deep",
+    "small_cnn",
+    "small_cnn_norm",
+    "small_cnn_wide",
+    "resnet18",
+)
 
 
 def build(
@@ -99,8 +141,9 @@ def build(
 
     Args:
         name: One of :data:`MODELS`. ``"paper_cnn_deep"`` has a third pair of convolutions: the
-            paper's text calls the skin network deeper, the released one is not. ``"resnet18"`` is
-            MONAI's, in two or three dimensions.
+            paper's text calls the skin network deeper, the released one is not.
+            ``"small_cnn_norm"`` has batch normalization, ``"small_cnn_wide"`` three times as
+            many channels. ``"resnet18"`` is MONAI's. All but the paper's take volumes, too.
         in_channels: Channels of the image.
         size: Height and width (and depth) in pixels.
         n_outputs: Logits: 1 for binary tasks, else the number of classes.
@@ -131,13 +174,13 @@ def build(
         model = resnet18(
             spatial_dims=spatial_dims, n_input_channels=in_channels, num_classes=n_outputs
         )
+    elif name.startswith("small_cnn"):
+        width, norm = (3 if name == "small_cnn_wide" else 1), name == "small_cnn_norm"
+        model = SmallCNN(in_channels, size, n_outputs, width, norm, spatial_dims)
     else:
         if spatial_dims != 2:
-            raise ValueError(f"{name} takes 2D images, not {spatial_dims}D; use 'resnet18'")
-        if name == "small_cnn":
-            model = SmallCNN(in_channels, size, n_outputs)
-        else:
-            model = PaperCNN(in_channels, size, n_outputs, pairs=2 + (name == "paper_cnn_deep"))
+            raise ValueError(f"{name} takes 2D images, not {spatial_dims}D; use 'small_cnn'")
+        model = PaperCNN(in_channels, size, n_outputs, pairs=2 + (name == "paper_cnn_deep"))
     if init == "glorot":
         for module in model.modules():
             if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
@@ -15,22 +14,23 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from varreg.checks import Task, check_penalty
+from varreg.checks import check_penalty, check_weight
 from varreg.lab import datasets, models
 from varreg.lab.augment import equalize, shuffle_blocks
 from varreg.lab.columns import CONTENT_COLUMNS, PROVENANCE_COLUMNS, SPLITS, digest
 from varreg.lab.ensemble import can_ensemble, fit_ensemble, predict_ensemble
 from varreg.lab.ledger import Ledger, LedgerError
 from varreg.lab.machine import commit, stamp
+from varreg.lab.methods import METHODS, Changes
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.predictions import Predictions
 from varreg.lab.sweeps import carry_out, check_sweep
 from varreg.lab.training import (
+    Criterion,
     Fit,
     NonFiniteLossError,
-    Normalize,
+    Settings,
     as_device,
-    check_training,
     fit,
     predict,
     typed,
@@ -38,7 +38,6 @@ from varreg.lab.training import (
 from varreg.loss import VariancePenalizedLoss
 
 __all__ = [
-    "METHODS",
     "SETTINGS",
     "Job",
     "MissingRunsError",
@@ -54,10 +53,10 @@ __all__ = [
     "load_data",
     "provenance",
     "run_all",
+    "settings_of",
     "train_run",
 ]
 
-METHODS = ("baseline", "penalized", "tuned", "augmented")
 Train = Literal["missing", "never", "always"]
 Said = dict[str, Predictions]  # by split
 Result = tuple[str, dict[str, object], list[dict[str, object]], Said]  # study, row, details
@@ -93,40 +92,31 @@ class MissingRunsError(LookupError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunSpec:
+class RunSpec(Settings):
     """Everything that decides one training run.
+
+    The other attributes are those of :class:`varreg.lab.training.Settings`; the seed also decides
+    initial weights and the draw of features.
 
     Attributes:
         study: Folder of the ledger that records it.
         dataset: A name that :func:`varreg.lab.datasets.load` knows.
-        method: Row of the tables: ``"baseline"`` (no penalty), ``"penalized"``, ``"tuned"``
-            (penalized, with the best weight above zero of the study ``grid``) or
-            ``"augmented"`` (zoom and shift, no penalty).
-        seed: Initial weights, order of the samples, draw of features, augmentation.
+        method: One of :data:`varreg.lab.methods.METHODS`.
         model: One of :data:`varreg.lab.models.MODELS`.
         size: Height and width in pixels.
         split: Which split of the data set; ``None`` for its default.
         variance_weight: Of the penalty, 0 or more.
         feature_sampling_ratio: Share of features drawn at each step, in (0, 1].
         lambda_: Scale of the cross-entropy.
-        epochs: Largest number of passes over the training split.
-        patience: Epochs without improvement before stopping; ``None``: never.
-        monitor: What early stopping and the choice of weights watch.
-        optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"``.
-        learning_rate: Constant.
-        weight_decay: Of the optimizer.
-        adam_epsilon: Of the optimizer.
-        batch_size: Samples a step.
-        normalize: ``"standard"`` or ``"unit"`` (divide by 255).
         init: ``"default"`` or ``"glorot"`` (Keras's initial weights).
         equalize: Enhance the contrast of every image, see :func:`varreg.lab.augment.equalize`.
         shuffle_blocks: Shuffle the 4 x 4 blocks of every image in the same way, see
             :func:`varreg.lab.augment.shuffle_blocks`.
-        precision: ``"float32"`` or ``"bfloat16"``, of the training, see
-            :func:`varreg.lab.training.fit`.
+        strength: Of the method, for one that has a strength: what it is says the method's entry.
 
     Raises:
-        ValueError: If a value is not allowed, or method and weight contradict each other.
+        ValueError: If a value is not allowed, or method, weight and strength contradict each
+            other.
 
     Example:
         >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
@@ -137,32 +127,20 @@ class RunSpec:
     study: str
     dataset: str
     method: str
-    seed: int
-    epochs: int
+    seed: int = dataclasses.field()  # no default: every run names its seed
     model: str = "small_cnn"
     size: int = 28
     split: str | None = None
     variance_weight: float = 0.0
     feature_sampling_ratio: float = 1.0
     lambda_: float = 1.0
-    patience: int | None = None
-    monitor: str = "cross_entropy"
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    adam_epsilon: float = 1e-8
-    batch_size: int = 128
-    normalize: str = "standard"
     init: str = "default"
     equalize: bool = False
     shuffle_blocks: bool = False
-    precision: str = "float32"
+    strength: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            # 1, 1.0 and NumPy's 1 are one run, so they need one key.
-            value = typed(field.name, getattr(self, field.name), field.type)
-            object.__setattr__(self, field.name, value)
+        super().__post_init__()
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}; allowed are {', '.join(METHODS)}")
         if self.split not in (None, *datasets.splits(self.dataset)):
@@ -170,55 +148,40 @@ class RunSpec:
                 f"split of {self.dataset} is {self.split!r}; allowed are "
                 f"{', '.join(datasets.splits(self.dataset))}, or None for the first"
             )
-        if self.model not in models.MODELS:
-            raise ValueError(f"model is {self.model!r}; allowed are {', '.join(models.MODELS)}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}; it must lie in 0 to {2**32 - 1}")
-        check_penalty(self.variance_weight, self.feature_sampling_ratio, self.lambda_)
-        if (self.variance_weight > 0) != (self.method in ("penalized", "tuned")):
-            raise ValueError(
-                f"method {self.method!r} with variance_weight={self.variance_weight}; the weight "
-                "is positive for 'penalized' and 'tuned' and 0 for the others"
-            )
-        check_training(
-            self.epochs,
-            self.batch_size,
-            self.optimizer,
-            self.learning_rate,
-            self.patience,
-            self.monitor,
-            self.precision,
-        )
-        if not (0 <= self.weight_decay < math.inf and 0 < self.adam_epsilon < math.inf):
-            raise ValueError(
-                f"weight_decay is {self.weight_decay} and adam_epsilon {self.adam_epsilon}; both "
-                "must be finite, the first 0 or more, the second positive"
-            )
-        for name, allowed in (("normalize", get_args(Normalize)), ("init", get_args(models.Init))):
+        for name, allowed in (("model", models.MODELS), ("init", get_args(models.Init))):
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}"
                 )
-
-    @property
-    def augment(self) -> bool:
-        """Whether the training images are zoomed and shifted."""
-        return self.method == "augmented"
+        check_penalty(self.variance_weight, self.feature_sampling_ratio, self.lambda_)
+        check_weight("strength", self.strength)
+        method = METHODS[self.method]
+        for name, needed in {
+            "variance_weight": method.weighted,
+            "strength": bool(method.strength),
+        }.items():
+            if (getattr(self, name) > 0) != needed:
+                raise ValueError(
+                    f"method {self.method!r} with {name}={getattr(self, name)}; it is "
+                    f"{'positive' if needed else '0'} for this method"
+                )
+        if method.augments:
+            object.__setattr__(self, "augment", True)
+        elif self.augment and self.method == "baseline":
+            raise ValueError("augment=True alone is the method 'augmented'; name that")
 
     @property
     def key(self) -> str:
         """Name of the run in the ledger: 12 hexadecimal digits of a hash of the fields.
 
         Fields at their defaults do not count, so that a field added later leaves the keys of
-        recorded runs as they are.
+        recorded runs as they are. Nor does what the method implies.
         """
-        return digest(
-            {
-                field.name: getattr(self, field.name)
-                for field in dataclasses.fields(self)
-                if getattr(self, field.name) != field.default
-            }
-        )
+        return _key(vars(self), type(self))
+
+    def changes(self, data: datasets.Dataset) -> Changes:
+        """What the method changes of the training."""
+        return METHODS[self.method].changes(self.strength, data)
 
     def execute(
         self, *, root: str | Path | None = None, device: str | None = None
@@ -227,8 +190,18 @@ class RunSpec:
         return execute(self, root=root, device=device)
 
 
-#: Names and types of the settings of a run.
-SETTINGS: dict[str, str] = {field.name: str(field.type) for field in dataclasses.fields(RunSpec)}
+#: Names and types of the settings of a run, in the order of the tables.
+SETTINGS: dict[str, str] = {
+    name: str(kind) for name, kind in (RunSpec.__annotations__ | Settings.__annotations__).items()
+}
+
+
+def _key(settings: Mapping[str, object], kind: type[RunSpec] = RunSpec) -> str:
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    method = METHODS.get(str(settings["method"]))
+    if method is not None and method.augments:
+        defaults["augment"] = True
+    return digest({name: value for name, value in settings.items() if value != defaults[name]})
 
 
 def key_of_row(row: Mapping[str, str]) -> str:
@@ -248,12 +221,10 @@ def key_of_row(row: Mapping[str, str]) -> str:
     given = {}
     for field in dataclasses.fields(RunSpec):
         if text := row.get(field.name, ""):
-            value = _parsed(field.name, text, field.type)
-            if value != field.default:
-                given[field.name] = value
+            given[field.name] = _parsed(field.name, text, field.type)
         elif field.default is dataclasses.MISSING:
             raise ValueError(f"its {field.name} is missing")
-    return digest(given)
+    return _key(given)
 
 
 def _parsed(name: str, text: str, kind: str) -> object:
@@ -315,25 +286,18 @@ def train_run(
     """
     if data is None:
         data = load_data(spec, root)
+    changes = spec.changes(data)
     if model is None:
         model = initial_model(spec, data)
     with _repeatable():
         result = fit(
             model,
             data,
-            criterion_of(spec, data.task),
-            epochs=spec.epochs,
-            batch_size=spec.batch_size,
-            optimizer=spec.optimizer,
-            learning_rate=spec.learning_rate,
-            weight_decay=spec.weight_decay,
-            adam_epsilon=spec.adam_epsilon,
-            patience=spec.patience,
-            monitor=spec.monitor,
-            augment=spec.augment,
-            normalize=spec.normalize,
-            precision=spec.precision,
-            seed=spec.seed,
+            criterion_of(spec, data),
+            settings_of(spec, changes),
+            transform=changes.transform,
+            step=changes.step,
+            averaging=changes.averaging,
             device=device,
             progress=progress,
             log_dir=log_dir,
@@ -424,10 +388,11 @@ def _execute_many(
             "as varreg.lab.runs.groups does"
         )
     shared = specs[0]
-    if shared.precision != "float32":
+    if not _can_stack(shared):
         raise ValueError(
-            f"runs in {shared.precision} train one after the other, with varreg.lab.runs.execute; "
-            "side by side only float32"
+            f"runs in {shared.precision} train one after the other, with varreg.lab.runs.execute, "
+            "as do methods with a loss, a network or steps of their own; side by side only float32 "
+            "and the variance penalty"
         )
     data = load_data(shared, root)
     members = [initial_model(spec, data) for spec in specs]
@@ -435,18 +400,9 @@ def _execute_many(
         results = fit_ensemble(
             members,
             data,
-            [criterion_of(spec, data.task) for spec in specs],
+            [criterion_of(spec, data) for spec in specs],
+            settings_of(shared, Changes()),
             seeds=[spec.seed for spec in specs],
-            epochs=shared.epochs,
-            batch_size=shared.batch_size,
-            optimizer=shared.optimizer,
-            learning_rate=shared.learning_rate,
-            weight_decay=shared.weight_decay,
-            adam_epsilon=shared.adam_epsilon,
-            patience=shared.patience,
-            monitor=shared.monitor,
-            augment=shared.augment,
-            normalize=shared.normalize,
             device=device,
         )
         done = [at for at, result in enumerate(results) if isinstance(result, Fit)]
@@ -499,8 +455,12 @@ def groups(jobs: Sequence[Job], device: torch.device | str | None = None) -> lis
 
 
 def _leaves_gpu_idle(spec: RunSpec) -> bool:
-    is_small = spec.precision == "float32" and spec.size <= LARGEST_SIZE
-    return is_small and _is_stackable(spec.model)
+    return _can_stack(spec) and spec.size <= LARGEST_SIZE and _is_stackable(spec.model)
+
+
+def _can_stack(spec: RunSpec) -> bool:
+    """Whether the method changes nothing that members would have to share."""
+    return spec.precision == "float32" and METHODS[spec.method].is_plain
 
 
 @lru_cache
@@ -511,7 +471,7 @@ def _is_stackable(model: str) -> bool:
 def initial_model(spec: RunSpec, data: datasets.Dataset) -> nn.Module:
     """The model of a run before its training, with initial weights from the seed."""
     torch.manual_seed(spec.seed)
-    return models.build(
+    model = models.build(
         spec.model,
         in_channels=data.channels,
         size=spec.size,
@@ -519,16 +479,27 @@ def initial_model(spec: RunSpec, data: datasets.Dataset) -> nn.Module:
         spatial_dims=data.spatial_dims,
         init=spec.init,
     )
+    change = spec.changes(data).model
+    return model if change is None else change(model)
 
 
-def criterion_of(spec: RunSpec, task: Task) -> VariancePenalizedLoss:
+def settings_of(spec: RunSpec, changes: Changes) -> Settings:
+    """The settings of the training, with what the method changes of them."""
+    given = {field.name: getattr(spec, field.name) for field in dataclasses.fields(Settings)}
+    return Settings(**given | changes.settings)
+
+
+def criterion_of(spec: RunSpec, data: datasets.Dataset) -> Criterion:
     """The loss of a run, which draws features from the seed.
 
     It does not look at its values, which would wait for a GPU: the training looks at those of an
     epoch at its end.
     """
+    changes = spec.changes(data)
+    if changes.own_loss:
+        return changes.criterion(data.task)
     return VariancePenalizedLoss(
-        task,
+        data.task,
         spec.variance_weight,
         spec.feature_sampling_ratio,
         spec.lambda_,
@@ -551,7 +522,8 @@ def _outcome(
     spec: RunSpec, run: Trained, logits: Mapping[str, torch.Tensor], device: torch.device
 ) -> tuple[dict[str, object], list[dict[str, float]], Said]:
     """What is recorded of a run: its row, its curve and what it said, by split."""
-    row: dict[str, object] = {"key": spec.key, **dataclasses.asdict(spec)}
+    row: dict[str, object] = {"key": spec.key}
+    row |= {name: getattr(spec, name) for name in SETTINGS}
     said = {}
     for split, values in logits.items():
         subset = getattr(run.data, split)

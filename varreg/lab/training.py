@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,12 +29,15 @@ from varreg.checks import (
 from varreg.features import FeatureTap
 from varreg.lab.augment import zoom_and_shift
 from varreg.lab.metrics import accuracy, auroc, classification_metrics
-from varreg.loss import LossParts, VariancePenalizedLoss
+from varreg.lab.steps import Averaging, Step, descend
+from varreg.loss import LossParts, PenalizedLoss, VariancePenalizedLoss
+from varreg.variance import feature_variance
 
 if TYPE_CHECKING:
     from varreg.lab.datasets import Dataset, Subset
 
 __all__ = [
+    "Criterion",
     "Fit",
     "Monitor",
     "NonFiniteLossError",
@@ -39,6 +45,7 @@ __all__ = [
     "Optimizer",
     "Precision",
     "Scaling",
+    "Settings",
     "as_device",
     "batches",
     "default_device",
@@ -48,6 +55,8 @@ __all__ = [
     "typed",
 ]
 
+Criterion = VariancePenalizedLoss | PenalizedLoss
+Transform = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor]]
 Monitor = Literal["cross_entropy", "total"]
 Normalize = Literal["standard", "unit"]
 Optimizer = Literal["adam", "adamw", "sgd"]
@@ -60,6 +69,103 @@ EVALUATED_AT_ONCE = {"cpu": 256, "cuda": 8192}
 
 class NonFiniteLossError(ValueError):
     """Raised when the loss becomes NaN or infinite; says where and of what it was made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides a training beside model, data and loss.
+
+    Attributes:
+        epochs: Largest number of passes over the training split.
+        batch_size: Samples a step, 2 or more.
+        optimizer: ``"adam"``, ``"adamw"`` (decoupled weight decay) or ``"sgd"`` (no momentum).
+        learning_rate: Constant over the training.
+        weight_decay: As the optimizer defines it.
+        adam_epsilon: Adam's epsilon: 1e-8 in PyTorch, 1e-7 in Keras.
+        patience: Stop after this many epochs without a lower monitored loss; ``None``: never.
+        monitor: What early stopping and the choice of weights watch: ``"cross_entropy"``,
+            unscaled, which compares across penalties; ``"total"`` is what Keras watches in the
+            released notebooks.
+        augment: Zoom and shift the training images by up to 10 %, see
+            :func:`varreg.lab.augment.zoom_and_shift`.
+        normalize: ``"standard"`` or ``"unit"`` (divide by 255), see :class:`Scaling`.
+        precision: ``"float32"``, or ``"bfloat16"``, which computes model and loss under
+            ``torch.autocast``; weights, their updates and what enters the loss as logits stay
+            float32. :func:`predict` is always in float32.
+        seed: Order of the samples and augmentation.
+
+    Raises:
+        ValueError: If a value is of the wrong type or outside its range.
+
+    Example:
+        >>> Settings(epochs=1, batch_size=1)
+        Traceback (most recent call last):
+        ValueError: batch_size is 1; a variance over the batch needs 2 or more
+    """
+
+    epochs: int
+    batch_size: int = 128
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    adam_epsilon: float = 1e-8
+    patience: int | None = None
+    monitor: str = "cross_entropy"
+    augment: bool = False
+    normalize: str = "standard"
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            # 1, 1.0 and NumPy's 1 are one run, so they need one key.
+            value = typed(field.name, getattr(self, field.name), field.type)
+            object.__setattr__(self, field.name, value)
+        if self.epochs < 1:
+            raise ValueError(f"epochs is {self.epochs}; it must be 1 or more")
+        if self.batch_size < 2:
+            raise ValueError(
+                f"batch_size is {self.batch_size}; a variance over the batch needs 2 or more"
+            )
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}; it must be finite and positive"
+            )
+        if not (0 <= self.weight_decay < math.inf and 0 < self.adam_epsilon < math.inf):
+            raise ValueError(
+                f"weight_decay is {self.weight_decay} and adam_epsilon {self.adam_epsilon}; both "
+                "must be finite, the first 0 or more, the second positive"
+            )
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(
+                f"patience is {self.patience}; it must be 1 or more, or None for no stopping"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; it must lie in 0 to {2**32 - 1}")
+        for name, kind in {
+            "optimizer": Optimizer,
+            "monitor": Monitor,
+            "normalize": Normalize,
+            "precision": Precision,
+        }.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(get_args(kind))}"
+                )
+
+    @classmethod
+    def of(cls, settings: Settings | None, fields: Mapping[str, object]) -> Settings:
+        """These settings, or those with these fields.
+
+        Raises:
+            ValueError: If both are given, or neither.
+        """
+        if (settings is None) == (not fields):
+            raise ValueError(
+                f"settings are {settings!r} and {dict(fields)!r} stand beside them; give Settings, "
+                "or their fields by name, such as epochs=10"
+            )
+        return cls(**fields) if settings is None else settings
 
 
 @dataclass(frozen=True)
@@ -212,26 +318,19 @@ def as_device(device: torch.device | str | None) -> torch.device:
 def fit(
     model: nn.Module,
     dataset: Dataset,
-    criterion: VariancePenalizedLoss,
+    criterion: Criterion,
+    settings: Settings | None = None,
     *,
-    epochs: int,
-    batch_size: int = 128,
-    optimizer: Optimizer = "adam",
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    adam_epsilon: float = 1e-8,
-    patience: int | None = None,
-    monitor: Monitor = "cross_entropy",
-    augment: bool = False,
-    normalize: Normalize = "standard",
-    precision: Precision = "float32",
+    transform: Transform | None = None,
+    step: Step = descend,
+    averaging: float = 0.0,
     compile: bool = False,
     tap: FeatureTap | None = None,
-    seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool = False,
     log_dir: str | Path | None = None,
     on_epoch: Callable[[int, nn.Module], None] | None = None,
+    **fields: object,
 ) -> Fit:
     """Train a model in place and leave it with its best weights.
 
@@ -249,31 +348,22 @@ def fit(
             is not finite ends the training at its step with ``validate=True``, which waits for the
             device at every step, else at the end of its epoch. The error names the step in
             either case.
-        epochs: Largest number of passes over the training split.
-        batch_size: Samples a step, 2 or more.
-        optimizer: ``"adam"``, ``"adamw"`` (decoupled weight decay) or ``"sgd"`` (no momentum).
-        learning_rate: Constant over the training.
-        weight_decay: As the optimizer defines it.
-        adam_epsilon: Adam's epsilon: 1e-8 in PyTorch, 1e-7 in Keras.
-        patience: Stop after this many epochs without a lower monitored loss; ``None``: never.
-        monitor: ``"cross_entropy"``, unscaled, which compares across penalties; ``"total"``
-            is what Keras watches in the released notebooks.
-        augment: Zoom and shift the training images by up to 10 %, see
-            :func:`varreg.lab.augment.zoom_and_shift`.
-        normalize: How images are scaled, see :class:`Scaling`.
-        precision: ``"bfloat16"`` computes model and loss under ``torch.autocast``; weights, their
-            updates and what enters the loss as logits stay float32. :func:`predict` is always in
-            float32.
+        settings: Everything else that decides the training. Initial weights are the caller's,
+            the draw of features the criterion's.
+        transform: Called as ``transform(images, labels, generator)`` with each scaled training
+            batch; returns images, labels ``(n,)`` to count by, and the target of the loss.
+        step: How the weights change at each step, see :mod:`varreg.lab.steps`.
+        averaging: Decay of an exponential moving average of the weights, in [0, 1): what is
+            validated, and kept, are then the averaged weights. At 0 the weights themselves.
         compile: Compile the model with ``torch.compile``, which needs a compiler on this machine
             and up to a minute before the first step. It pays on a GPU.
         tap: Where the features are; by default what enters the linear layer that makes the logits.
-        seed: Order of the samples and augmentation. Initial weights are the caller's, the
-            draw of features the criterion's.
         device: Default: CUDA if there is one.
         progress: Show a progress bar over epochs on a terminal.
         log_dir: Folder for TensorBoard event files; needs the extra ``tensorboard``.
         on_epoch: Called as ``on_epoch(epoch, model)`` before the first epoch (as epoch 0) and at
             the end of each, with the model in eval mode; it must not change the model.
+        **fields: Those of :class:`Settings`, in place of ``settings``.
 
     Returns:
         The history and the best epoch, see :class:`Fit`.
@@ -292,38 +382,17 @@ def fit(
         >>> result.best_epoch, sorted(result.history[0])[0]
         (1, 'epoch')
     """
-    epochs, batch_size, seed = (
-        typed(name, value, "int")
-        for name, value in (("epochs", epochs), ("batch_size", batch_size), ("seed", seed))
-    )
-    patience = typed("patience", patience, "int | None")
-    learning_rate, weight_decay, adam_epsilon = (
-        typed(name, value, "float")
-        for name, value in (
-            ("learning_rate", learning_rate),
-            ("weight_decay", weight_decay),
-            ("adam_epsilon", adam_epsilon),
-        )
-    )
-    check_settings(
-        dataset,
-        criterion,
-        epochs,
-        batch_size,
-        optimizer,
-        learning_rate,
-        patience,
-        monitor,
-        precision,
-    )
+    settings = Settings.of(settings, fields)
+    check_data(dataset, criterion)
     device = as_device(device)
-    scaling = Scaling.of(dataset.train.images, normalize)
+    scaling = Scaling.of(dataset.train.images, settings.normalize)
     train, val = Source(dataset.train, device), Source(dataset.val, device)
     model.to(device)
     if dataset.spatial_dims == 2:
         model.to(memory_format=torch.channels_last)
-    optimize = build_optimizer(model, optimizer, learning_rate, weight_decay, adam_epsilon)
-    order, jitter = streams(seed)
+    optimize = build_optimizer(model, settings)
+    order, jitter = streams(settings.seed)
+    averaged = Averaging(model, averaging) if averaging else None
     log = _tensorboard(log_dir)
     own_tap = tap is None
     tap = FeatureTap(model) if own_tap else tap
@@ -334,46 +403,73 @@ def fit(
     # Compiled with the hook of the tap. Not into CUDA graphs: they write each step over the one
     # before it, whose logits are still to be counted.
     forward = torch.compile(model) if compile else model
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     history: list[dict[str, float]] = []
-    watch, best_state = Watch(patience), {}
+    watch, best_state = Watch(settings.patience), {}
+
+    def head() -> Tensor | None:
+        """The weights of the linear layer that makes the logits."""
+        layer = model.get_submodule(tap.layer)
+        return layer.weight if isinstance(layer, nn.Linear) else None
+
     start = time.perf_counter()
     try:
         if on_epoch is not None:
             on_epoch(0, model.eval())
         # Nothing to show where nobody looks: `disable=None` is silent off a terminal.
-        for epoch in tqdm(range(1, epochs + 1), unit="epoch", disable=None if progress else True):
+        for epoch in tqdm(
+            range(1, settings.epochs + 1), unit="epoch", disable=None if progress else True
+        ):
             model.train()
             criterion.train()
-            seen = _Running(criterion, len(train), batch_size)
-            for step, chosen in enumerate(batches(len(train), batch_size, order, train.home), 1):
+            seen = _Running(criterion, len(train))
+            drawn = batches(len(train), settings.batch_size, order, train.home)
+            for number, chosen in enumerate(drawn, 1):
                 images, labels = train.take(chosen)
-                batch = scaling(images)
-                if augment:
+                batch, target = scaling(images), labels
+                if settings.augment:
                     batch = zoom_and_shift(batch, generator=jitter)
-                with autocast:
-                    logits = forward(batch).float()
-                    place = f"epoch {epoch}, step {step}"
-                    features = _with_gradient(tap.take(), batch)
-                    parts = _loss(criterion, logits, labels, features, place)
-                optimize.zero_grad(set_to_none=True)
-                parts.total.backward()
-                optimize.step()
+                if transform is not None:
+                    batch, labels, target = transform(batch, labels, jitter)
+                place = f"epoch {epoch}, step {number}"
+
+                def passed(
+                    batch: Tensor = batch, target: Tensor = target, place: str = place
+                ) -> tuple[LossParts, Tensor]:
+                    with autocast:
+                        logits = forward(batch).float()
+                        features = _with_gradient(tap.take(), batch)
+                        return _loss(criterion, logits, target, features, head(), place), logits
+
+                parts, logits = step(passed, optimize)
+                if averaged is not None:
+                    averaged.update()
                 seen.add(parts, logits, labels)
             seen.check_finite(f"epoch {epoch}, step {{step}}")
             row = {"epoch": epoch, **seen.summary("train_")}
             model.eval()
-            place = f"the end of epoch {epoch}, on the validation split"
-            row |= _validate(forward, val, criterion, tap, scaling, batch_size, autocast, place)
-            history.append(row)
-            if on_epoch is not None:
-                on_epoch(epoch, model)
-            if log is not None:
-                for name, value in row.items():
-                    log.add_scalar(name.replace("_", "/", 1), value, epoch)
-            if watch.note(epoch, row[f"val_{monitor}"]):
-                best_state = {key: value.clone() for key, value in model.state_dict().items()}
-            elif watch.stopped:
+            with nullcontext() if averaged is None else averaged.shown():
+                place = f"the end of epoch {epoch}, on the validation split"
+                row |= _validate(
+                    forward,
+                    val,
+                    criterion,
+                    tap,
+                    head,
+                    scaling,
+                    settings.batch_size,
+                    autocast,
+                    place,
+                )
+                history.append(row)
+                if on_epoch is not None:
+                    on_epoch(epoch, model)
+                if log is not None:
+                    for name, value in row.items():
+                        log.add_scalar(name.replace("_", "/", 1), value, epoch)
+                if watch.note(epoch, row[f"val_{settings.monitor}"]):
+                    best_state = {key: value.clone() for key, value in model.state_dict().items()}
+            if watch.stopped:
                 break
     finally:
         if own_tap:
@@ -591,7 +687,7 @@ def streams(seed: int) -> tuple[torch.Generator, torch.Generator]:
 
 
 class Rows:
-    """Tensors put one below the other into one that is made beforehand.
+    """Tensors put one below the other into one that is made beforehand, and may stay part empty.
 
     A list of them would do, but what is kept of every batch then lies between the large
     activations of the batches, and the system's allocator cannot use the space of those again:
@@ -601,29 +697,34 @@ class Rows:
         count: Rows in all.
 
     Attributes:
-        rows: The tensor, once something was added.
         filled: How many of its rows are there.
     """
 
     def __init__(self, count: int) -> None:
-        self.count, self.filled, self.rows = count, 0, torch.empty(0)
+        self.count, self.filled, self._space = count, 0, torch.empty(0)
+
+    @property
+    def rows(self) -> Tensor:
+        """What is there."""
+        return self._space[: self.filled]
 
     def add(self, rows: Tensor) -> None:
         """Put these below what is there."""
         if not self.filled:
-            self.rows = rows.new_empty(self.count, *rows.shape[1:])
-        self.rows[self.filled : self.filled + len(rows)] = rows
+            self._space = rows.new_empty(self.count, *rows.shape[1:])
+        self._space[self.filled : self.filled + len(rows)] = rows
         self.filled += len(rows)
 
 
 class _Running:
     """The metrics of an epoch, gathered batch by batch; each sample counts once."""
 
-    def __init__(self, criterion: VariancePenalizedLoss, count: int, batch_size: int) -> None:
-        self.criterion, self.batch_size = criterion, batch_size
+    def __init__(self, criterion: Criterion, count: int) -> None:
+        self.criterion, self.ends = criterion, [0]
         self.logits, self.labels, self.parts = Rows(count), Rows(count), Rows(count)
 
     def add(self, parts: LossParts, logits: Tensor, labels: Tensor) -> None:
+        self.ends.append(self.ends[-1] + len(labels))
         self.parts.add(torch.stack(parts).detach().expand(len(labels), -1))
         self.logits.add(logits.detach())
         self.labels.add(labels)
@@ -633,9 +734,7 @@ class _Running:
         broken = ~torch.isfinite(self.parts.rows).all(1).cpu()
         if broken.any():
             row = int(broken.nonzero()[0])
-            # A last batch of one joined the batch before it.
-            steps = (len(broken) - 2) // self.batch_size + 1
-            place = place.format(step=min(row // self.batch_size + 1, steps))
+            place = place.format(step=bisect_right(self.ends, row))
             raise not_finite(self.criterion, *self.parts.rows[row].tolist(), place)
 
     def summary(self, prefix: str) -> dict[str, float]:
@@ -650,22 +749,23 @@ class _Running:
 def _validate(
     forward: Callable[[Tensor], Tensor],
     source: Source,
-    criterion: VariancePenalizedLoss,
+    criterion: Criterion,
     tap: FeatureTap,
+    head: Callable[[], Tensor | None],
     scaling: Scaling,
     batch_size: int,
     autocast: torch.autocast,
     place: str,
 ) -> dict[str, float]:
     criterion.eval()
-    seen = _Running(criterion, len(source), batch_size)
+    seen = _Running(criterion, len(source))
     # Batches as large as in training, not as fit in memory: the feature variance is that within a
     # batch, and depends on its size.
     with torch.inference_mode(), autocast:
         for chosen in batches(len(source), batch_size, device=source.home):
             images, labels = source.take(chosen)
             logits = forward(scaling(images)).float()
-            parts = _loss(criterion, logits, labels, tap.take(), place)
+            parts = _loss(criterion, logits, labels, tap.take(), head(), place)
             seen.add(parts, logits, labels)
     seen.check_finite(place)
     return seen.summary("val_")
@@ -681,44 +781,50 @@ def _with_gradient(features: Tensor, batch: Tensor) -> Tensor:
 
 
 def _loss(
-    criterion: VariancePenalizedLoss, logits: Tensor, labels: Tensor, features: Tensor, place: str
+    criterion: Criterion,
+    logits: Tensor,
+    target: Tensor,
+    features: Tensor,
+    head_weight: Tensor | None,
+    place: str,
 ) -> LossParts:
     """The loss of a batch; where values are checked, finite or an error that says where."""
     try:
-        parts = criterion(logits, labels, features)
+        if isinstance(criterion, VariancePenalizedLoss):
+            parts = criterion(logits, target, features)
+        else:
+            total, cross_entropy, _ = criterion(logits, target, features, head_weight)
+            variance = feature_variance(features.detach(), validate=False)
+            parts = LossParts(total, cross_entropy, variance)
     except NonFiniteFeaturesError as error:
-        raise NonFiniteLossError(
-            f"the feature variance is not finite at {place}: {error}"
-        ) from error
+        what = "feature variance" if isinstance(criterion, VariancePenalizedLoss) else "penalty"
+        raise NonFiniteLossError(f"the {what} is not finite at {place}: {error}") from error
     if criterion.validate and not torch.isfinite(parts.total):
         raise not_finite(criterion, *(part.item() for part in parts), place)
     return parts
 
 
 def not_finite(
-    criterion: VariancePenalizedLoss,
-    total: float,
-    cross_entropy: float,
-    variance: float,
-    place: str,
+    criterion: Criterion, total: float, cross_entropy: float, variance: float, place: str
 ) -> NonFiniteLossError:
     """The error that says where a loss broke and what it was made of."""
+    made_of = f"cross-entropy {cross_entropy:.6g} x lambda {criterion.lambda_}, "
+    if isinstance(criterion, VariancePenalizedLoss):
+        made_of += f"feature variance {variance:.6g} x weight {criterion.variance_weight}"
+    else:
+        made_of += f"feature variance {variance:.6g}, with {criterion}"
     return NonFiniteLossError(
-        f"the loss is {total} at {place}: cross-entropy {cross_entropy:.6g} x lambda "
-        f"{criterion.lambda_}, feature variance {variance:.6g} x weight "
-        f"{criterion.variance_weight}; lower the learning rate or the weight"
+        f"the loss is {total} at {place}: {made_of}; lower the learning rate or the weight"
     )
 
 
-def build_optimizer(
-    model: nn.Module, name: str, learning_rate: float, weight_decay: float, adam_epsilon: float
-) -> torch.optim.Optimizer:
-    """The optimizer of that name, whose step is one fused kernel."""
-    common = {"lr": learning_rate, "weight_decay": weight_decay, "fused": True}
-    if name == "sgd":
+def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    """The optimizer of these settings, whose step is one fused kernel."""
+    common = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "fused": True}
+    if settings.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), **common)
-    make = torch.optim.Adam if name == "adam" else torch.optim.AdamW
-    return make(model.parameters(), eps=adam_epsilon, **common)
+    make = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return make(model.parameters(), eps=settings.adam_epsilon, **common)
 
 
 def _tensorboard(log_dir: str | Path | None) -> object | None:
@@ -734,22 +840,12 @@ def _tensorboard(log_dir: str | Path | None) -> object | None:
     return SummaryWriter(log_dir=str(log_dir))
 
 
-def check_settings(
-    dataset: Dataset,
-    criterion: VariancePenalizedLoss,
-    epochs: int,
-    batch_size: int,
-    optimizer: str,
-    learning_rate: float,
-    patience: int | None,
-    monitor: str,
-    precision: str = "float32",
-) -> None:
-    """Refuse what :func:`fit` cannot train with.
+def check_data(dataset: Dataset, criterion: Criterion) -> None:
+    """Refuse data that a model cannot be trained on with this criterion.
 
     Raises:
-        ValueError: If the criterion is for another task, a split is too small or has a label
-            that is no class, or a setting is outside its range.
+        ValueError: If the criterion is for another task, or a split is too small or has a label
+            that is no class.
     """
     if criterion.task != dataset.task:
         raise ValueError(
@@ -765,7 +861,6 @@ def check_settings(
         # Once: no step has to wait for the device to look at its labels.
         logits = torch.empty(()).expand(len(subset), dataset.n_outputs)
         check_target(logits, subset.labels, dataset.task)
-    check_training(epochs, batch_size, optimizer, learning_rate, patience, monitor, precision)
 
 
 def typed(name: str, value: object, kind: str) -> object:
@@ -802,37 +897,3 @@ def typed(name: str, value: object, kind: str) -> object:
                 + (", or None" if kind.endswith(" | None") else "")
             )
     return value
-
-
-def check_training(
-    epochs: int,
-    batch_size: int,
-    optimizer: str,
-    learning_rate: float,
-    patience: int | None,
-    monitor: str,
-    precision: str = "float32",
-) -> None:
-    """Refuse settings of the training that are outside their ranges.
-
-    Raises:
-        ValueError: With what was given and what is allowed.
-    """
-    if epochs < 1:
-        raise ValueError(f"epochs is {epochs}; it must be 1 or more")
-    if batch_size < 2:
-        raise ValueError(f"batch_size is {batch_size}; a variance over the batch needs 2 or more")
-    if optimizer not in get_args(Optimizer):
-        raise ValueError(
-            f"optimizer is {optimizer!r}; allowed are {', '.join(get_args(Optimizer))}"
-        )
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate is {learning_rate}; it must be finite and positive")
-    if patience is not None and patience < 1:
-        raise ValueError(f"patience is {patience}; it must be 1 or more, or None for no stopping")
-    if monitor not in get_args(Monitor):
-        raise ValueError(f"monitor is {monitor!r}; allowed are {', '.join(get_args(Monitor))}")
-    if precision not in get_args(Precision):
-        raise ValueError(
-            f"precision is {precision!r}; allowed are {', '.join(get_args(Precision))}"
-        )

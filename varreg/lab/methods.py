@@ -1,0 +1,341 @@
+"""The methods that runs compare: one entry each.
+
+A method is what is done against overfitting. Its entry says what it changes of a training, what
+the ``strength`` of a run means to it, and how tables and figures name and show it. To add one,
+write its function where its kind lives (a penalty in :mod:`varreg.penalties`, a classification
+loss in :mod:`varreg.loss`, a batch transform in :mod:`varreg.lab.augment`, a step in
+:mod:`varreg.lab.steps`) and an entry here; tables and figures follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from varreg import penalties, weights
+from varreg.checks import Task
+from varreg.lab.augment import mixup, two_views
+from varreg.lab.models import with_dropout
+from varreg.lab.steps import Step, descend, sharpness_aware
+from varreg.lab.training import Criterion, Transform
+from varreg.loss import PenalizedLoss, smoothed_cross_entropy
+from varreg.variance import feature_variance
+
+if TYPE_CHECKING:
+    from varreg.lab.datasets import Dataset
+
+__all__ = ["METHODS", "Changes", "Method"]
+
+#: Okabe and Ito's colour-blind safe palette, by what a method changes.
+GREY, RED, GREEN, BLUE = "#565656", "#D55E00", "#009E73", "#0072B2"
+PINK, ORANGE, SKY, BLACK = "#CC79A7", "#E69F00", "#56B4E9", "#000000"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What a method changes of a training; by default nothing.
+
+    Attributes:
+        penalty: What :class:`varreg.loss.PenalizedLoss` takes.
+        weight: Of the penalty, as it takes it.
+        classification: In place of the cross-entropy, as it takes it.
+        model: Makes another network of the one with its initial weights.
+        transform: Of each training batch, see :func:`varreg.lab.training.fit`.
+        step: How the weights change, see :mod:`varreg.lab.steps`.
+        averaging: Decay of the average of the weights, see :func:`varreg.lab.training.fit`.
+        settings: Fields of :class:`varreg.lab.training.Settings` with other values.
+    """
+
+    penalty: Callable[..., Tensor] | None = None
+    weight: float | nn.Module = 0.0
+    classification: Callable[[Tensor, Tensor], Tensor] | None = None
+    model: Callable[[nn.Module], nn.Module] | None = None
+    transform: Transform | None = None
+    step: Step = descend
+    averaging: float = 0.0
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def own_loss(self) -> bool:
+        """Whether the loss is another than cross-entropy and the variance penalty."""
+        return self.penalty is not None or self.classification is not None
+
+    def criterion(self, task: Task) -> Criterion:
+        """The loss, which looks at no values: they would have to be waited for."""
+        return PenalizedLoss(
+            task,
+            self.penalty or feature_variance,
+            self.weight,
+            classification=self.classification,
+            validate=False,
+        )
+
+
+def _nothing(strength: float, data: Dataset) -> Changes:
+    return Changes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One row of the tables.
+
+    Attributes:
+        title: In tables and figures.
+        strength: What the ``strength`` of a run is; empty if the method has none.
+        changes: Made from the strength and the data.
+        color: In figures.
+        source: Key in ``references.bib``; empty for what is everybody's or this project's own.
+        weighted: Whether the ``variance_weight`` of a run must be positive; it is 0 elsewhere.
+        augments: Whether images are zoomed and shifted without being asked to.
+        reference: The method that it is compared with.
+    """
+
+    title: str
+    strength: str = ""
+    changes: Callable[[float, Dataset], Changes] = _nothing
+    color: str = GREY
+    source: str = ""
+    weighted: bool = False
+    augments: bool = False
+    reference: str = "baseline"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is all in the settings of a run: the variance penalty, augmentation, none."""
+        return self.changes is _nothing
+
+
+def _penalty(
+    title: str,
+    function: Callable[..., Tensor],
+    color: str,
+    source: str = "",
+    *,
+    weight: Callable[[float], float | nn.Module] = float,
+    strength: str = "weight",
+) -> Method:
+    return Method(
+        title=title,
+        strength=strength,
+        changes=lambda value, data: Changes(penalty=function, weight=weight(value)),
+        color=color,
+        source=source,
+    )
+
+
+class _WhereTwoViewsAre(nn.Module):
+    """A penalty over two views of an image; validation has one, over which nothing varies."""
+
+    def __init__(self, penalty: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.over_views = penalty
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        if not self.training:
+            return features.new_zeros(())
+        of_logits = self.over_views is penalties.logit_view_variance
+        return self.over_views(logits if of_logits else features, validate=False)
+
+
+class _AboveQuantile(nn.Module):
+    """Only the features above a running quantile of the variances pay."""
+
+    def __init__(self, quantile: float) -> None:
+        super().__init__()
+        self.threshold = weights.RunningQuantile(quantile)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return penalties.excess_variance(features, self.threshold(features), validate=False)
+
+
+class _RunningCenters(nn.Module):
+    """Center loss with the running means of the classes for centers, moved by half at each step."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        self.centers: Tensor | None = None
+
+    def forward(self, features: Tensor, target: Tensor) -> Tensor:
+        flat, labels = features.flatten(1), target.flatten().long()
+        if self.centers is None:
+            self.centers = flat.new_zeros(self.n_classes, flat.shape[1]).detach()
+        loss = penalties.center_loss(flat, labels, self.centers, validate=False)
+        if self.training:
+            with torch.no_grad():
+                rest = self.centers[labels] - flat
+                count = torch.bincount(labels, minlength=self.n_classes).unsqueeze(1)
+                moved = torch.zeros_like(self.centers).index_add_(0, labels, rest)
+                self.centers = self.centers - 0.5 * moved / (1 + count)
+        return loss
+
+
+def _head_l2(head_weight: Tensor) -> Tensor:
+    """Half the squared norm of the head, as a weight decay of the head alone adds."""
+    return head_weight.square().sum() / 2
+
+
+def _own_weight(rho: float) -> nn.Module:
+    return weights.GradientRatio(rho)
+
+
+METHODS: dict[str, Method] = {
+    "baseline": Method(title="baseline"),
+    "penalized": Method(title="penalized, as published", color=RED, weighted=True),
+    "tuned": Method(title="penalized, best weight above 0", color=GREEN, weighted=True),
+    "augmented": Method(title="augmented", color=BLUE, augments=True),
+    # ------------------------------------------------------------ the penalty's variants
+    "self_setting": _penalty(
+        "penalty, weight sets itself",
+        feature_variance,
+        GREEN,
+        weight=_own_weight,
+        strength="rho",
+    ),
+    "warmed_up": _penalty(
+        "penalty, weight sets itself, off for 20 steps",
+        feature_variance,
+        GREEN,
+        weight=lambda rho: weights.WarmUp(weights.GradientRatio(rho), off=20, ramp=20),
+        strength="rho",
+    ),
+    "target": _penalty(
+        "penalty, down to half of its start",
+        feature_variance,
+        GREEN,
+        weight=lambda omega: weights.TargetWeight(omega, target=0.5),
+        strength="omega, nats",
+    ),
+    "within_class": _penalty(
+        "variance within the classes", penalties.within_class_variance, GREEN, "choi2019utilizing"
+    ),
+    "relative_within": _penalty(
+        "variance within over between the classes", penalties.relative_within_class_variance, GREEN
+    ),
+    "excess": Method(
+        title="variance above a running median",
+        strength="weight",
+        changes=lambda value, data: Changes(penalty=_AboveQuantile(0.5), weight=value),
+        color=GREEN,
+    ),
+    "head_weighted": _penalty(
+        "variance weighted by the head", penalties.head_weighted_variance, RED
+    ),
+    "head_weighted_within": _penalty(
+        "variance within the classes, weighted by the head",
+        penalties.head_weighted_within_class_variance,
+        RED,
+    ),
+    "head_weighted_self": _penalty(
+        "variance weighted by the head, weight sets itself",
+        penalties.head_weighted_variance,
+        RED,
+        weight=_own_weight,
+        strength="rho",
+    ),
+    # ------------------------------------------------------------ rivals on the features
+    "feature_l2": _penalty("feature L2", penalties.feature_l2, ORANGE, "merity2017revisiting"),
+    "decov": _penalty("DeCov", penalties.decov, ORANGE, "cogswell2016decov"),
+    "variance_constancy": _penalty(
+        "variance constancy", penalties.variance_constancy, ORANGE, "littwin2018regularizing"
+    ),
+    "vicreg": _penalty(
+        "VICReg's variance term", penalties.vicreg_variance, ORANGE, "bardes2022vicreg"
+    ),
+    "center_loss": Method(
+        title="center loss",
+        strength="weight",
+        changes=lambda value, data: Changes(
+            penalty=_RunningCenters(max(2, data.n_outputs)), weight=value
+        ),
+        color=ORANGE,
+        source="wen2016discriminative",
+    ),
+    # ------------------------------------------------------------ on the logits and the loss
+    "logit_l2": _penalty("logit L2", penalties.logit_l2, PINK, "pezeshki2021gradient"),
+    "logit_variance": _penalty(
+        "logit variance", penalties.logit_variance, PINK, "ahuja2021invariance"
+    ),
+    "label_smoothing": Method(
+        title="label smoothing",
+        strength="smoothing",
+        changes=lambda value, data: Changes(
+            classification=partial(smoothed_cross_entropy, task=data.task, smoothing=value)
+        ),
+        color=PINK,
+        source="szegedy2016rethinking",
+    ),
+    # ------------------------------------------------------------ over views of one image
+    "two_views": Method(
+        title="two views",
+        changes=lambda value, data: Changes(transform=two_views),
+        color=SKY,
+        reference="augmented",
+    ),
+    "view_variance": Method(
+        title="feature variance over two views",
+        strength="weight",
+        changes=lambda value, data: Changes(
+            transform=two_views, penalty=_WhereTwoViewsAre(penalties.view_variance), weight=value
+        ),
+        color=SKY,
+        reference="two_views",
+    ),
+    "logit_view_variance": Method(
+        title="logit variance over two views",
+        strength="weight",
+        changes=lambda value, data: Changes(
+            transform=two_views,
+            penalty=_WhereTwoViewsAre(penalties.logit_view_variance),
+            weight=value,
+        ),
+        color=SKY,
+        reference="two_views",
+    ),
+    # ------------------------------------------------------------ data, network, optimizer
+    "dropout": Method(
+        title="dropout on the features",
+        strength="share",
+        changes=lambda value, data: Changes(model=partial(with_dropout, share=value)),
+        color=BLACK,
+        source="srivastava2014dropout",
+    ),
+    "weight_decay": Method(
+        title="weight decay",
+        strength="decay",
+        changes=lambda value, data: Changes(settings={"optimizer": "adamw", "weight_decay": value}),
+        color=BLACK,
+        source="loshchilov2019decoupled",
+    ),
+    "head_decay": _penalty("L2 of the head", _head_l2, BLACK),
+    "mixup": Method(
+        title="mixup",
+        strength="alpha",
+        changes=lambda value, data: Changes(
+            transform=partial(
+                mixup, alpha=value, n_classes=data.n_outputs if data.task == "multiclass" else None
+            )
+        ),
+        color=BLACK,
+        source="zhang2018mixup",
+    ),
+    "sharpness_aware": Method(
+        title="sharpness-aware steps",
+        strength="radius",
+        changes=lambda value, data: Changes(step=partial(sharpness_aware, radius=value)),
+        color=BLACK,
+        source="foret2021sharpness",
+    ),
+    "averaged_weights": Method(
+        title="averaged weights",
+        strength="decay",
+        changes=lambda value, data: Changes(averaging=value),
+        color=BLACK,
+        source="izmailov2018averaging",
+    ),
+}
