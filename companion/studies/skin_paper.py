@@ -8,7 +8,7 @@ from varreg.lab.runs import RunSpec
 
 __all__ = ["SEEDS", "specs"]
 
-SEEDS = range(3)
+SEEDS = range(10)
 METHODS = {"baseline": {}, "penalized": PUBLISHED_PENALTY}
 
 
