@@ -1,16 +1,19 @@
 """The variance penalty's variants and rivals: other losses on what a batch makes of a network.
 
 Each is a pure function that returns a scalar, to be weighted and added to the cross-entropy. Its
-arguments are named for what it needs: ``features`` as :func:`varreg.variance.feature_variance`
-takes them, ``logits`` ``(N,)`` or ``(N, C)``, ``target`` and ``head_weight``, the matrix
-``(C, F)`` of the linear layer between them (``weight`` of an ``nn.Linear``; one row for one logit).
-All gradients are those of autograd, to any order, also under ``torch.func`` and
-``torch.compile``. Half precision is computed in float32. "Unchanged by" in the docstrings means
-rescaling (features times ``s > 0``, head over ``s``), shift and rotation, which leave the logits as
-they are, and class shift, which moves the classes apart.
+leading arguments are named for what it needs: ``features`` as
+:func:`varreg.variance.feature_variance` takes them, ``logits`` ``(N,)`` or ``(N, C)``, ``target``
+and ``head_weight``, the matrix ``(C, F)`` of the linear layer between features and logits
+(``weight`` of an ``nn.Linear``; one row for one logit). Everything else has a default. All
+gradients are those of autograd, to any order, also under ``torch.func`` and ``torch.compile``,
+where values are not checked. Half precision is computed in float32. "Unchanged by" in the
+docstrings means rescaling (features times ``s > 0``, head over ``s``), shift and rotation, which
+leave the logits as they are, and class shift, which moves the classes apart.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -48,7 +51,7 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def released_variance(
-    features: Tensor, sampling_ratio: float, generator: torch.Generator | None = None
+    features: Tensor, sampling_ratio: float = 1.0, generator: torch.Generator | None = None
 ) -> Tensor:
     """The penalty as the released notebooks compute it, step for step in PyTorch.
 
@@ -131,7 +134,7 @@ def within_class_variance(
         tensor(0.5000)
     """
     flat = _flat(features)
-    within, _, share = _class_parts(flat, target)
+    within, _, share = _class_parts(flat, target, validate)
     if equal_classes:  # 1 / (images of the class), in all 1 for a class
         value = (share * within.square().mean(1)).sum() / share.sum()
     else:
@@ -181,7 +184,7 @@ def relative_within_class_variance(
         tensor(0.1600)
     """
     flat = _flat(features)
-    within, between, _ = _class_parts(flat, target)
+    within, between, _ = _class_parts(flat, target, validate)
     inner, outer = within.square().mean(), between.detach().square().mean()
     # Not `>`: what is not finite must stay so.
     too_small = outer <= torch.finfo(flat.dtype).eps * inner.detach()
@@ -237,7 +240,8 @@ def head_weighted_variance(
         >>> head_weighted_variance(features, torch.tensor([[3.0, 100.0]]))
         tensor(9.)
     """
-    value = (variances(features) * _strengths(_flat(features), head_weight)).sum()
+    flat = _flat(features)
+    value = (centred(flat).square().mean(0) * _strengths(flat, head_weight)).sum()
     return _checked(value, validate, features=features, head_weight=head_weight)
 
 
@@ -254,8 +258,8 @@ def head_weighted_within_class_variance(
         \frac{1}{C} \sum_{c=1}^{C} \sum_{j=1}^{F} \theta_{cj}^2\,
             \frac{1}{N} \sum_{i=1}^{N} \left(f_{ij} - \mu_{y_i j}\right)^2 .
 
-    Unchanged by rescaling, also of single features, by shift and by class shift. Zero where each
-    feature is constant within the classes or ignored by the head.
+    Unchanged by rescaling, also of single features, by shift and by class shift; not by rotation.
+    Zero where each feature is constant within the classes or ignored by the head.
 
     Args:
         features: As for :func:`head_weighted_variance`.
@@ -283,13 +287,16 @@ def head_weighted_within_class_variance(
         tensor(8.)
     """
     flat = _flat(features)
-    within, _, _ = _class_parts(flat, target)
+    within, _, _ = _class_parts(flat, target, validate)
     value = (within.square().mean(0) * _strengths(flat, head_weight)).sum()
     return _checked(value, validate, features=features, head_weight=head_weight)
 
 
 def excess_variance(
-    features: Tensor, threshold: float | Tensor, *, validate: bool = True
+    features: Tensor,
+    threshold: float | Tensor | Callable[[Tensor], Tensor] = 1.0,
+    *,
+    validate: bool = True,
 ) -> Tensor:
     r"""Mean over the features of what their variances are above a threshold.
 
@@ -299,7 +306,7 @@ def excess_variance(
 
     Only features that vary by more than :math:`\tau` pay, with the gradient that
     :func:`varreg.variance.feature_variance` gives them. The threshold can be a fixed number, or
-    follow the network: :class:`varreg.weights.RunningQuantile`.
+    follow the network: :class:`varreg.weights.RunningQuantile`, called with the features.
 
     Unchanged by shift only. Zero where no feature varies by more than :math:`\tau`; at
     :math:`\tau = 0` it is the variance penalty.
@@ -307,8 +314,8 @@ def excess_variance(
     Args:
         features: Floating-point tensor ``(N, ...)`` with at least two samples. Everything
             after the first axis is one flat list of features.
-        threshold: :math:`\tau \ge 0`, in squared units of the features: a number, or a tensor
-            that holds one, which gets no gradient.
+        threshold: :math:`\tau \ge 0`, in squared units of the features: a number, a tensor
+            that holds one and gets no gradient, or what gives such a tensor for the features.
         validate: Check that ``threshold`` is not negative and the result finite, which waits
             for the device. A ``threshold`` that is a number, shapes and types are always checked.
 
@@ -329,6 +336,8 @@ def excess_variance(
         tensor(0.3750)
     """
     flat = _flat(features)
+    if callable(threshold):
+        threshold = threshold(features)
     if isinstance(threshold, Tensor):
         if threshold.numel() != 1:
             raise ValueError(
@@ -341,7 +350,7 @@ def excess_variance(
         looked_at = threshold
     if not 0 <= looked_at < float("inf"):
         raise ValueError(f"threshold is {looked_at}; it must be finite and at least 0")
-    value = (variances(features) - threshold).relu().mean()
+    value = (centred(flat).square().mean(0) - threshold).relu().mean()
     return _checked(value, validate, features=features)
 
 
@@ -506,8 +515,8 @@ def logit_view_variance(logits: Tensor, views: int = 2, *, validate: bool = True
 
     :func:`view_variance` of the logits :math:`z_{aic}` in place of the features.
 
-    Unchanged by rescaling, shift and rotation, and by whatever is added to all views of an
-    image. Zero where the views of an image have the same logits.
+    Unchanged by rescaling, shift, rotation and class shift, and by whatever else is added to all
+    views of an image. Zero where the views of an image have the same logits.
 
     Args:
         logits: Floating-point tensor, ``(A * M,)`` or ``(A * M, C)``, one view after the other.
@@ -553,6 +562,8 @@ def vicreg_variance(
 
     It pushes variances *up* to :math:`\gamma^2`, against the collapse of features that are
     learned without labels: the opposite of :func:`varreg.variance.feature_variance`.
+
+    Unchanged by shift only. Zero where all features deviate by the target or more.
 
     Args:
         features: Floating-point tensor ``(N, ...)`` with at least two samples. Everything
@@ -602,6 +613,8 @@ def decov(features: Tensor, *, validate: bool = True) -> Tensor:
     matrix is computed then, and :math:`C` never. As a difference the result is good to
     rounding of :math:`\lVert C \rVert_F^2`, below zero too.
 
+    Unchanged by shift only. Zero where no two features covary, above all for a single one.
+
     Args:
         features: Floating-point tensor ``(N, ...)`` with at least two samples. Everything
             after the first axis is one flat list of features.
@@ -627,12 +640,11 @@ def decov(features: Tensor, *, validate: bool = True) -> Tensor:
     """
     flat = _flat(features)
     samples, count = flat.shape
-    centred = flat - flat.mean(dim=0)
-    centred = centred - centred.mean(dim=0)  # a mean is rounded to digits of its own size
-    variance = centred.square().mean(dim=0)
+    rest = centred(flat)
+    variance = rest.square().mean(0)
     # Autocast would multiply the matrices in half precision.
     with torch.autocast(flat.device.type, enabled=False):
-        product = centred.T @ centred if count <= samples else centred @ centred.T
+        product = rest.T @ rest if count <= samples else rest @ rest.T
     value = ((product / samples).square().sum() - variance.square().sum()) / 2
     return _checked(value, validate, features=features)
 
@@ -659,6 +671,9 @@ def variance_constancy(
     the batch, as in the authors' code, so the batch must come shuffled. By default they are its
     halves, without the last sample of an odd batch; the authors take small ones
     (:math:`n = 5` in their code), whose variances differ more.
+
+    Unchanged by shift only (by rescaling too, if :math:`\beta` becomes :math:`s^2 \beta`). Never
+    quite zero: equal variances :math:`s^2` leave :math:`(\beta / (s^2 + \beta))^2`.
 
     Args:
         features: Floating-point tensor ``(N, ...)`` with at least four samples. Everything
@@ -720,7 +735,7 @@ def variance_constancy(
 
 
 def center_loss(
-    features: Tensor, target: Tensor, centers: Tensor, *, validate: bool = True
+    features: Tensor, target: Tensor, centers: Tensor | None = None, *, validate: bool = True
 ) -> Tensor:
     r"""Half the mean squared distance of the samples from the centres of their classes.
 
@@ -731,17 +746,22 @@ def center_loss(
         \frac{1}{2 N} \sum_{i=1}^{N} \lVert f_i - c_{y_i} \rVert_2^2 .
 
     The paper sums over the batch: this is its value over :math:`N`, so that a weight does not
-    depend on the batch size. Over the features it is a sum. With the class means of the batch
-    for centres it is :math:`F / 2` times the within-class part of
-    :func:`varreg.variance.feature_variance`.
+    depend on the batch size. Over the features it is a sum. Without centres of the caller they
+    are the class means of the batch: then it is :math:`F / 2` times
+    :func:`within_class_variance`.
+
+    Unchanged by shift, rotation and class shift at the class means of the batch, or where the
+    centres move with the features; by none of them for fixed centres. Zero where every sample
+    lies at the centre of its class.
 
     Args:
         features: Floating-point tensor ``(N, ...)`` with at least two samples. Everything
             after the first axis is one flat list of ``F`` features.
-        target: Integer class codes 0 to K - 1, ``(N,)`` or ``(N, 1)``.
+        target: Integer class codes 0 to K - 1, ``(N,)`` or ``(N, 1)``; without ``centers`` as
+            for :func:`within_class_variance`.
         centers: Floating-point tensor ``(K, F)``, the caller's. A parameter is learned with the
             network by the gradient of this loss; for the paper's rule, move a buffer towards
-            the mean of each class after the step.
+            the mean of each class after the step. By default the class means of the batch.
         validate: Check labels, and that the result is finite, which waits for the device. A
             label outside the classes is an error of the device otherwise.
 
@@ -761,11 +781,16 @@ def center_loss(
         Deep Face Recognition".
 
     Example:
-        >>> features, target = torch.tensor([[0.0, 5.0], [2.0, 5.0]]), torch.tensor([1, 0])
+        >>> features, target = torch.tensor([[0.0, 5.0], [2.0, 5.0]]), torch.tensor([1, 1])
+        >>> center_loss(features, target)  # both are 1 from their mean
+        tensor(0.5000)
         >>> center_loss(features, target, torch.zeros(2, 2))  # (25 + 29) / 2 / 2
         tensor(13.5000)
     """
     flat = _flat(features)
+    if centers is None:
+        within, _, _ = _class_parts(flat, target, validate)
+        return _checked(within.square().sum(1).mean() / 2, validate, features=features)
     check_tensors(target=target, centers=centers)
     if not centers.is_floating_point() or centers.ndim != 2 or centers.shape[1] != flat.shape[1]:
         raise ValueError(
@@ -790,12 +815,7 @@ def center_loss(
     return _checked(value, validate, features=features, centers=centers)
 
 
-def variances(features: Tensor) -> Tensor:
-    """Population variance of each feature over the batch, ``(F,)``; large means cost no digits."""
-    return centred(_flat(features)).square().mean(0)
-
-
-def _class_parts(flat: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _class_parts(flat: Tensor, target: Tensor, validate: bool) -> tuple[Tensor, Tensor, Tensor]:
     """What each sample is apart from its class, and its class from the batch, ``(N, F)`` each.
 
     The last is one over the images of its class, ``(N,)``. The number of classes is asked
@@ -809,6 +829,8 @@ def _class_parts(flat: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             f"must hold one real label each, ({count},) or ({count}, 1)"
         )
     labels = target.flatten()
+    if validate and shows_values() and labels.is_floating_point() and labels.isnan().any():
+        raise ValueError("target holds labels that are NaN; leave out images without a label")
     same = labels[:, None] == labels
     first, share = same.int().argmax(1), 1 / same.sum(1).to(flat.dtype)
 
@@ -816,11 +838,11 @@ def _class_parts(flat: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sums = torch.zeros_like(rows).index_add(0, first, rows)
         return sums.index_select(0, first) * share[:, None]
 
-    deviations = centred(flat)
-    between = of_class(deviations)
-    within = deviations - between
-    rest = of_class(within)  # a mean is rounded to digits of its own size
-    return within - rest, between + rest, share
+    rest = centred(flat)
+    between = of_class(rest)
+    within = rest - between
+    rounding = of_class(within)  # a mean is rounded to digits of its own size
+    return within - rounding, between + rounding, share
 
 
 def _strengths(flat: Tensor, head_weight: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from varreg.checks import check_features, check_integer, check_number, check_tensors
-from varreg.penalties import variances
+from varreg.variance import centred
 
 __all__ = ["GradientRatio", "RunningQuantile", "TargetWeight", "WarmUp", "gradient_ratio"]
 
@@ -305,7 +305,10 @@ class RunningQuantile(nn.Module):
             NotATensorError: If ``features`` is not a tensor.
             ValueError: If it is none that :func:`varreg.variance.feature_variance` takes.
         """
-        now = torch.quantile(variances(features.detach()), self.quantile)
+        check_features(features)
+        flat = features.detach().flatten(1)
+        flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+        now = torch.quantile(centred(flat).square().mean(0), self.quantile)
         if self.training and torch.is_grad_enabled():
             _smooth(self, now)
         return _averaged(self, now)
