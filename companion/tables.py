@@ -16,6 +16,7 @@ import pandas as pd
 
 from companion import verdicts
 from companion.published import SKIN_CLASSES, Number
+from varreg.lab.methods import METHODS
 from varreg.lab.statistics import (
     PairedDifference,
     holm,
@@ -67,12 +68,7 @@ __all__ = [
     "with_gaps",
 ]
 
-METHOD_NAMES = {
-    "baseline": "baseline",
-    "penalized": "penalized, as published",
-    "tuned": "penalized, best weight above 0",
-    "augmented": "augmented",
-}
+METHOD_NAMES = {name: method.title for name, method in METHODS.items()}
 MODEL_NAMES = {"paper_cnn": "paper's network", "small_cnn": "small CNN", "resnet18": "ResNet-18"}
 DATASET_NAMES = {
     "chest_xray": "chest X-rays",

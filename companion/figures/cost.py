@@ -27,7 +27,7 @@ from companion.cost import (
     network_name,
     step_ratios,
 )
-from companion.figures.style import COLORS, WIDTH, say_empty
+from companion.figures.style import BLUE, GREEN, GREY, RED, WIDTH, say_empty
 
 __all__ = [
     "cost_growth",
@@ -37,7 +37,7 @@ __all__ = [
     "cost_throughput",
 ]
 
-GREY, RED, GREEN, BLUE = COLORS.values()
+
 #: One style a device, in the order of the recordings.
 DEVICES = ((BLUE, "o"), (RED, "D"), (GREEN, "s"), (GREY, "^"))
 PEERS = "#9A9A9A"
