@@ -15,14 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from varreg.lab import datasets, runs
 from varreg.lab.columns import CURVE_COLUMNS, OUTCOME_COLUMNS, PROVENANCE_COLUMNS, digest
+from varreg.lab.corruptions import corrupted
 from varreg.lab.datasets import Dataset, UnknownDatasetError
 from varreg.lab.ledger import Ledger, LedgerError
 from varreg.lab.runs import MissingRunsError, RunSpec, execute, execute_many, groups, run_all
-from varreg.lab.training import NonFiniteLossError, predict
+from varreg.lab.training import NonFiniteLossError, Scaling, predict
 
 PROVENANCE = ["seconds", "recorded_at"]
 
@@ -695,3 +697,28 @@ def test_predictions_are_recorded_where_they_are_asked_for(tmp_path):
     run_all([spec, other], predictions=True, results=tmp_path, device="cpu", progress=False)
     assert Ledger("try", tmp_path).predictions(spec.key) == {}
     assert set(Ledger("try", tmp_path).predictions(other.key)) == {"val", "test"}
+
+
+def test_robustness_is_recorded_where_it_is_asked_for(tmp_path):
+    asked = {"results": tmp_path, "device": "cpu", "progress": False}
+    wanted = spec(dataset="phantom", epochs=3, learning_rate=0.01)
+    row = run_all([wanted], predictions=True, robustness=True, **asked).iloc[0]
+    said = Ledger("try", tmp_path).predictions(wanted.key)
+    assert set(said) == {"val", "test", "val_last", "test_last"}
+    data = datasets.load("phantom", size=16)
+    last = []
+    scaling = Scaling.of(data.train.images)
+    runs.train_run(
+        wanted,
+        device="cpu",
+        on_epoch=lambda epoch, model: last.append(predict(model, data.test.images, scaling)),
+    )
+    np.testing.assert_allclose(said["test_last"].logits, last[-1], rtol=2e-3, atol=2e-3)
+    run = runs.train_run(wanted, device="cpu")
+    found = [
+        F.binary_cross_entropy_with_logits(
+            predict(run.model, images, run.fit.scaling).flatten(), data.test.labels.float()
+        ).item()
+        for _, _, images in corrupted(data.test.images)
+    ]
+    assert row["corrupted_cross_entropy"] == pytest.approx(np.mean(found), rel=1e-6)

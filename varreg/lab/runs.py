@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
@@ -18,6 +19,7 @@ from varreg.checks import check_penalty, check_weight
 from varreg.lab import datasets, models
 from varreg.lab.augment import equalize, shuffle_blocks
 from varreg.lab.columns import CONTENT_COLUMNS, PROVENANCE_COLUMNS, SPLITS, digest
+from varreg.lab.corruptions import corrupted
 from varreg.lab.ensemble import can_ensemble, fit_ensemble, predict_ensemble
 from varreg.lab.ledger import Ledger, LedgerError
 from varreg.lab.machine import commit, stamp
@@ -29,6 +31,7 @@ from varreg.lab.training import (
     Criterion,
     Fit,
     NonFiniteLossError,
+    Scaling,
     Settings,
     as_device,
     fit,
@@ -61,6 +64,8 @@ Train = Literal["missing", "never", "always"]
 Said = dict[str, Predictions]  # by split
 Result = tuple[str, dict[str, object], list[dict[str, object]], Said]  # study, row, details
 PREDICTED = ("val", "test")
+CORRUPTED = ("corrupted_cross_entropy", "corrupted_accuracy", "corrupted_auroc")
+_made: dict[str, list[torch.Tensor]] = {}
 
 # More seeds than a study of the project has are rare, and what a step costs in launches is shared
 # by 16 already.
@@ -337,15 +342,55 @@ def execute(
 
 
 def _execute(
-    spec: RunSpec, *, device: str | None, **how: object
+    spec: RunSpec, *, device: str | None, robustness: bool = False, **how: object
 ) -> tuple[dict[str, object], list[dict[str, float]], Said]:
-    run = train_run(spec, device=device, **how)
+    data = load_data(spec, how.pop("root", None))
+    last: dict[str, torch.Tensor] = {}
+
+    def keep_last(epoch: int, model: nn.Module) -> None:
+        if epoch == spec.epochs:
+            scaling = Scaling.of(data.train.images, spec.normalize)
+            for split in PREDICTED:
+                last[f"{split}_last"] = predict(model, getattr(data, split).images, scaling)
+
+    on_epoch = keep_last if robustness else None
+    run = train_run(spec, device=device, data=data, on_epoch=on_epoch, **how)
     with _repeatable():
         logits = {
             split: predict(run.model, getattr(run.data, split).images, run.fit.scaling)
             for split in SPLITS
         }
-    return _outcome(spec, run, logits, as_device(device))
+    row, curve, said = _outcome(spec, run, logits, as_device(device))
+    if robustness:
+        names = said["val"].images, said["test"].images
+        for (split, values), images in zip(last.items(), names, strict=True):
+            said[split] = Predictions(values.float().numpy(), images)
+        with _repeatable():
+            row |= _under_corruptions(run)
+    return row, curve, said
+
+
+def _under_corruptions(run: Trained) -> dict[str, float]:
+    """Means over all corruptions and severities of the test images, where there are such."""
+    test = run.data.test
+    if test.images.ndim != 4:
+        return dict.fromkeys(CORRUPTED, math.nan)
+    found = []
+    for images in _corrupted_test(run.data):
+        metrics = classification_metrics(
+            predict(run.model, images, run.fit.scaling), test.labels, run.data.task
+        )
+        found.append([metrics[name.removeprefix("corrupted_")] for name in CORRUPTED])
+    means = torch.tensor(found, dtype=torch.float64).mean(0)
+    return dict(zip(CORRUPTED, means.tolist(), strict=True))
+
+
+def _corrupted_test(data: datasets.Dataset) -> list[torch.Tensor]:
+    """Made once for all runs of a process that see the same images."""
+    if data.sha256 not in _made:
+        _made.clear()
+        _made[data.sha256] = [images for _, _, images in corrupted(data.test.images)]
+    return _made[data.sha256]
 
 
 def execute_many(
@@ -560,6 +605,7 @@ def run_all(
     dask: str | None = None,
     limit: int | None = None,
     predictions: bool = False,
+    robustness: bool = False,
     results: str | Path | None = None,
     root: str | Path | None = None,
     device: str | None = None,
@@ -583,6 +629,10 @@ def run_all(
         limit: Train at most so many runs; the rows of the others are then left out.
         predictions: Record what each run said about every validation and test image as well, see
             :meth:`varreg.lab.ledger.Ledger.predictions`.
+        robustness: Record also the mean metrics over corrupted test images, see
+            :mod:`varreg.lab.corruptions`, in columns of their own; and, with ``predictions``,
+            what the weights of the last epoch said: splits ``val_last`` and ``test_last``. Such
+            runs train one after the other.
         results: Folder of the ledgers; default :func:`varreg.lab.ledger.default_results`.
         root: Folder of the data, see :func:`varreg.lab.datasets.load`.
         device: Default: CUDA if there is one.
@@ -625,12 +675,13 @@ def run_all(
     if todo:
         # A wrong device or folder is better known now than when the first run is over.
         if dask is None:  # whose workers have devices of their own
-            tasks = groups(todo, device)
+            as_device(device)
+            tasks = tasks if robustness else groups(todo, device)
         for ledger in ledgers.values():
             ledger.check_writable()
         commit()  # warns if it cannot be recorded
     known = {study: ledger.data_hashes() for study, ledger in ledgers.items()} if todo else {}
-    perform = partial(_perform, root=root, device=device, known=known)
+    perform = partial(_perform, root=root, device=device, known=known, robustness=robustness)
     record = partial(_record, ledgers=ledgers, predictions=predictions)
     with tqdm(total=len(todo), unit="run", disable=None if progress else True) as bar:
         for finished in carry_out(tasks, perform, record, jobs=jobs, dask=dask):
@@ -661,6 +712,7 @@ def _perform(
     root: str | Path | None,
     device: str | None,
     known: Mapping[str, Mapping[tuple[str, ...], set[str]]],
+    robustness: bool,
 ) -> Iterator[Result]:
     """Give the results of the jobs that make up one task of a sweep.
 
@@ -670,6 +722,7 @@ def _perform(
         device: On which.
         known: By study, the hashes of the data that its runs saw, see
             :meth:`varreg.lab.ledger.Ledger.data_hashes`.
+        robustness: As for :func:`run_all`.
 
     Raises:
         LedgerError: If the data are others now; better known before the training than after.
@@ -687,7 +740,7 @@ def _perform(
     if not isinstance(first, RunSpec):
         yield first.study, *first.execute(root=root, device=device), {}
     elif len(task) == 1:
-        yield first.study, *_execute(first, root=root, device=device)
+        yield first.study, *_execute(first, root=root, device=device, robustness=robustness)
     else:
         for outcome in _execute_many(task, root, device):
             yield first.study, *outcome
