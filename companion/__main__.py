@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from companion.probes import PROBES, units
 from companion.status import status
-from companion.studies import PREDICTED, STUDIES, specs
+from companion.studies import PREDICTED, ROBUSTNESS, STUDIES, specs
 from varreg.endings import ended
 from varreg.lab.runs import run_all
 
@@ -66,6 +66,7 @@ def _run(given: argparse.Namespace) -> None:
         dask=given.dask,
         limit=given.limit,
         predictions=given.study in PREDICTED,
+        robustness=given.study in ROBUSTNESS,
         root=given.root,
         device=given.device,
     )

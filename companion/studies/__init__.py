@@ -10,7 +10,7 @@ from importlib import import_module
 
 from varreg.lab.runs import RunSpec
 
-__all__ = ["PREDICTED", "STUDIES", "specs"]
+__all__ = ["PREDICTED", "ROBUSTNESS", "STUDIES", "specs"]
 
 STUDIES = (
     "chest_paper",
@@ -21,11 +21,16 @@ STUDIES = (
     "edges",
     "inert_lambda",
     "ambiguities",
+    "rivals_tuning",
+    "rivals",
 )
 
 
-PREDICTED = ("chest_paper", "chest", "skin_paper", "skin")
+PREDICTED = ("chest_paper", "chest", "skin_paper", "skin", "rivals")
 """Studies of which what each run said about each image is recorded as well."""
+
+ROBUSTNESS = ("rivals",)
+"""Studies that record corrupted images and the last epoch, too."""
 
 
 def specs(study: str) -> list[RunSpec]:

@@ -184,6 +184,7 @@ def _own_weight(rho: float) -> nn.Module:
     return weights.GradientRatio(rho)
 
 
+#: Every method, in the order of tables and figures.
 METHODS: dict[str, Method] = {
     "baseline": Method(title="baseline"),
     "penalized": Method(title="penalized, as published", color=RED, weighted=True),
@@ -313,6 +314,12 @@ METHODS: dict[str, Method] = {
         source="loshchilov2019decoupled",
     ),
     "head_decay": _penalty("L2 of the head", _head_l2, BLACK),
+    "learning_rate": Method(
+        title="another learning rate",
+        strength="rate",
+        changes=lambda value, data: Changes(settings={"learning_rate": value}),
+        color=BLACK,
+    ),
     "mixup": Method(
         title="mixup",
         strength="alpha",

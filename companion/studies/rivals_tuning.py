@@ -1,0 +1,194 @@
+"""How strong each rival should be: the choice on validation, before the comparison ``rivals``.
+
+The plan of both is the page *The plan of the comparison*. Every method has six strengths, evenly
+spaced on a log scale over the range that its scale suggests, and *off*, its reference without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pandas as pd
+
+from varreg.lab.ledger import Ledger
+from varreg.lab.methods import METHODS
+from varreg.lab.runs import RunSpec
+
+__all__ = [
+    "BLOCKS",
+    "CANDIDATES",
+    "DATASETS",
+    "SEEDS",
+    "Block",
+    "block_specs",
+    "chosen_strengths",
+    "reference",
+    "specs",
+    "tuned",
+]
+
+STUDY = "rivals_tuning"
+
+SEEDS = range(1000, 1003)
+"""Never used again."""
+
+DATASETS = {
+    "breastmnist": {"dataset": "breastmnist", "epochs": 60, "batch_size": 64},
+    "pneumoniamnist": {"dataset": "pneumoniamnist", "epochs": 20},
+    "ham10000": {"dataset": "ham10000", "split": "lesion", "epochs": 20},
+    "phantom": {"dataset": "phantom", "epochs": 20},
+    "adrenalmnist3d": {"dataset": "adrenalmnist3d", "epochs": 20, "batch_size": 64},
+}
+"""All at 28 px, standardized, Adam with a learning rate of 0.001."""
+
+
+def _from(start: float, factor: float) -> tuple[float, ...]:
+    return tuple(float(f"{start * factor**power:.3g}") for power in range(6))
+
+
+CANDIDATES = {
+    "tuned": _from(0.1, 5),
+    "self_setting": _from(0.001, 3),
+    "head_weighted": _from(0.02, 4),
+    "head_weighted_self": _from(0.001, 3),
+    "feature_l2": _from(0.1, 5),
+    "within_class": _from(0.1, 5),
+    "logit_variance": _from(0.003, 3),
+    "logit_l2": _from(0.003, 3),
+    "dropout": (0.1, 0.2, 0.35, 0.5, 0.65, 0.8),
+    "label_smoothing": _from(0.0125, 2),
+    "weight_decay": _from(0.01, 3),
+    "mixup": _from(0.1, 2),
+    "warmed_up": _from(0.001, 3),
+    "target": _from(0.001, 4),
+    "relative_within": _from(0.0003, 4),
+    "excess": _from(0.1, 5),
+    "head_weighted_within": _from(0.02, 4),
+    "decov": _from(1e-6, 5),
+    "variance_constancy": _from(0.01, 5),
+    "vicreg": _from(0.01, 5),
+    "center_loss": _from(1e-4, 5),
+    "head_decay": _from(0.001, 4),
+    "sharpness_aware": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    "averaged_weights": (0.9, 0.95, 0.98, 0.99, 0.995, 0.998),
+    "learning_rate": (0.0001, 0.0002, 0.0005, 0.002, 0.005, 0.01),
+    "view_variance": _from(0.1, 5),
+    "logit_view_variance": _from(0.01, 3),
+}
+"""By method, the six strengths; shares and learning rates in the steps that they are given in."""
+
+MAIN = tuple(CANDIDATES)[:11]
+"""The methods that are also tried with augmentation, on all data sets and networks."""
+
+OVER_VIEWS = ("view_variance", "logit_view_variance")
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Methods that are compared with each other on one data set.
+
+    Attributes:
+        dataset: A key of :data:`DATASETS`.
+        methods: Keys of :data:`CANDIDATES`.
+        model: As of a run.
+        augment: Whether all of them train with augmentation.
+    """
+
+    dataset: str
+    methods: tuple[str, ...]
+    model: str = "small_cnn"
+    augment: bool = False
+
+
+_ALL = tuple(CANDIDATES)
+
+BLOCKS = (
+    Block("breastmnist", _ALL),
+    Block("breastmnist", MAIN, augment=True),
+    Block("pneumoniamnist", MAIN),
+    Block("pneumoniamnist", MAIN, augment=True),
+    Block("ham10000", MAIN),
+    Block("ham10000", MAIN, augment=True),
+    Block("breastmnist", MAIN, model="small_cnn_norm"),
+    Block("breastmnist", MAIN, model="small_cnn_wide"),
+    Block("phantom", MAIN),
+    Block("adrenalmnist3d", MAIN),
+    Block("pneumoniamnist", MAIN, model="small_cnn_norm"),
+    Block("pneumoniamnist", MAIN, model="small_cnn_wide"),
+    Block("pneumoniamnist", tuple(name for name in _ALL if name not in MAIN)),
+    Block("ham10000", tuple(name for name in _ALL if name not in MAIN)),
+)
+"""The most telling first."""
+
+
+def reference(block: Block, method: str) -> str:
+    """What a method of a block is compared with, and is when it is off."""
+    other = METHODS[method].reference
+    return "augmented" if block.augment and other == "baseline" else other
+
+
+def tuned(study: str, block: Block, method: str, strength: float, seed: int) -> RunSpec:
+    """A run of a method at a strength."""
+    name = "variance_weight" if METHODS[method].weighted else "strength"
+    given = DATASETS[block.dataset] | ({name: strength} if strength else {})
+    augment = block.augment and not METHODS[method].augments
+    return RunSpec(
+        study=study, method=method, model=block.model, seed=seed, augment=augment, **given
+    )
+
+
+def block_specs(block: Block) -> list[RunSpec]:
+    """The runs that choose the strengths of a block, seed by seed; what is off comes first."""
+    off = dict.fromkeys(reference(block, method) for method in block.methods)
+    return [
+        *(tuned(STUDY, block, name, 0.0, seed) for seed in SEEDS for name in off),
+        *(
+            tuned(STUDY, block, name, strength, seed)
+            for seed in SEEDS
+            for name in block.methods
+            for strength in CANDIDATES[name]
+        ),
+    ]
+
+
+def specs() -> list[RunSpec]:
+    """List the runs, block by block."""
+    return list(dict.fromkeys(_every()))
+
+
+def _every() -> Iterator[RunSpec]:
+    for block in BLOCKS:
+        yield from block_specs(block)
+
+
+def chosen_strengths(block: Block, results: str | None = None) -> dict[str, float] | None:
+    """The strength of each method with the lowest mean validation cross-entropy over the seeds.
+
+    Args:
+        block: Methods and where.
+        results: Folder of the ledgers.
+
+    Returns:
+        By method. 0 where the reference, without the method, is as good or better. ``None`` where
+        one of the runs is not recorded yet.
+    """
+    runs = Ledger(STUDY, results).runs()
+    wanted = {spec.key: spec for spec in block_specs(block)}
+    if runs.empty or not set(wanted) <= set(runs["key"]):
+        return None
+    scores = runs.set_index("key")["val_cross_entropy"]
+    rows = [
+        (spec.method, max(spec.variance_weight, spec.strength), scores[key])
+        for key, spec in wanted.items()
+    ]
+    means = (
+        pd.DataFrame(rows, columns=["method", "strength", "score"])
+        .groupby(["method", "strength"])["score"]
+        .mean()
+    )
+    found = {}
+    for method in block.methods:
+        candidates = {0.0: means[reference(block, method), 0.0], **means[method]}
+        found[method] = min(candidates, key=candidates.get)
+    return found
