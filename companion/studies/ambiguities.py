@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from companion.studies.chest_paper import KERAS, PUBLISHED_PENALTY
+from companion.studies.chest_paper import KERAS
 from varreg.lab.runs import RunSpec
+from varreg.loss import PUBLISHED
 
 __all__ = [
     "ALTERNATIVES",
@@ -137,7 +138,7 @@ def _spec(alternative: Alternative, rate: str, place: int, method: str, seed: in
     settings = KERAS | {"size": 28, "learning_rate": LEARNING_RATES[rate]}
     settings |= RELEASED[alternative.experiment] | alternative.settings
     if method == "penalized":
-        settings |= PUBLISHED_PENALTY
+        settings |= PUBLISHED
     own = {
         name: value[place] if isinstance(value, tuple) else value
         for name, value in settings.items()

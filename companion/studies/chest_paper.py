@@ -5,13 +5,11 @@ early stopping on the total loss over the 16 validation images.
 """
 
 from varreg.lab.runs import RunSpec
+from varreg.loss import PUBLISHED
 
-__all__ = ["KERAS", "PUBLISHED_PENALTY", "SEEDS", "specs"]
+__all__ = ["KERAS", "SEEDS", "specs"]
 
 SEEDS = range(3)
-
-PUBLISHED_PENALTY = {"variance_weight": 0.01, "feature_sampling_ratio": 0.2, "lambda_": 0.5}
-"""The setting that the paper trains with, winner of its grid search."""
 
 KERAS = {
     "model": "paper_cnn",
@@ -27,7 +25,7 @@ KERAS = {
 
 METHODS = {
     "baseline": {"epochs": 25},
-    "penalized": {"epochs": 30, **PUBLISHED_PENALTY},
+    "penalized": {"epochs": 30, **PUBLISHED},
     "augmented": {"epochs": 30},
 }
 

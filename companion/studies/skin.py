@@ -1,8 +1,8 @@
 """Skin images at 28 px: the sound version of Tables III and IV, with paired seeds."""
 
-from companion.studies.chest_paper import PUBLISHED_PENALTY
 from companion.studies.grid import DATASETS, MODELS, best_weight_above_zero
 from varreg.lab.runs import RunSpec
+from varreg.loss import PUBLISHED
 
 __all__ = ["SEEDS", "SPLITS", "specs"]
 
@@ -18,7 +18,7 @@ def specs() -> list[RunSpec]:
     methods = {
         model: {
             "baseline": {},
-            "penalized": PUBLISHED_PENALTY,
+            "penalized": PUBLISHED,
             "tuned": {"variance_weight": best_weight_above_zero("ham10000", model)},
         }
         for model in MODELS

@@ -3,13 +3,14 @@
 The images are split one by one, as the notebook does, so that a lesion can be on both sides.
 """
 
-from companion.studies.chest_paper import KERAS, PUBLISHED_PENALTY
+from companion.studies.chest_paper import KERAS
 from varreg.lab.runs import RunSpec
+from varreg.loss import PUBLISHED
 
 __all__ = ["SEEDS", "specs"]
 
 SEEDS = range(10)
-METHODS = {"baseline": {}, "penalized": PUBLISHED_PENALTY}
+METHODS = {"baseline": {}, "penalized": PUBLISHED}
 
 
 def specs() -> list[RunSpec]:

@@ -77,7 +77,7 @@ def test_results_of_another_folder(capsys, tmp_path, small_studies):
     Ledger("skin_paper", other).append({"key": "k", "seconds": 36.0, "device": "d"}, [])
     capsys.readouterr()
     assert main(["status", "--results", other]) == 0
-    assert "skin_paper: 0 of 6 runs recorded" in capsys.readouterr().out  # not one of its runs
+    assert "skin_paper: 0 of 20 runs recorded" in capsys.readouterr().out  # not one of its runs
 
 
 def test_a_run_that_is_stopped(capsys, monkeypatch, small_studies):

@@ -52,7 +52,8 @@ def test_methods_keep_their_colours():
     figure = figures.recall(tables.recalls(PAPER))
     found = {text.get_text(): line.get_color() for text, line in legend(figure)}
     assert found == {tables.METHOD_NAMES[m]: figures.COLORS[m] for m in set(PAPER["method"])}
-    assert len(set(figures.COLORS.values())) == len(figures.COLORS)
+    shown = [figures.COLORS[method] for method in set(PAPER["method"])]
+    assert len(set(shown)) == len(shown)
 
 
 def legend(figure):

@@ -65,7 +65,11 @@ def small(monkeypatch, make_dataset):
         monkeypatch.setattr(
             runs.models, "build", lambda name, **given: build(name, **given | {"size": 12})
         )
-        monkeypatch.setattr(runs, "fit", lambda *a, **given: fit(*a, **given | {"epochs": 2}))
+
+        def short(model, data, criterion, settings, **given):
+            return fit(model, data, criterion, dataclasses.replace(settings, epochs=2), **given)
+
+        monkeypatch.setattr(runs, "fit", short)
         return data
 
     yield use

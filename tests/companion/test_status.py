@@ -28,5 +28,5 @@ def test_status():
     assert tuple(lines) == (*STUDIES, *PROBES)
     assert lines["sampling"] == "0 of 6 runs recorded"
     assert lines["chest_paper"] == "4 of 9 runs recorded, 1.00 hours of training on a CPU"
-    assert lines["skin_paper"] == "0 of 6 runs recorded"
+    assert lines["skin_paper"] == "0 of 20 runs recorded"
     assert lines["grid"].startswith("0 of 280 runs recorded")

@@ -25,10 +25,9 @@ from varreg.lab.datasets import Dataset, UnknownDatasetError
 from varreg.lab.ledger import Ledger, LedgerError
 from varreg.lab.runs import MissingRunsError, RunSpec, execute, execute_many, groups, run_all
 from varreg.lab.training import NonFiniteLossError, Scaling, predict
+from varreg.loss import PUBLISHED
 
 PROVENANCE = ["seconds", "recorded_at"]
-
-PUBLISHED_PENALTY = {"variance_weight": 0.01, "feature_sampling_ratio": 0.2, "lambda_": 0.5}
 
 
 def spec(seed: int = 0, **given: object) -> RunSpec:
@@ -216,7 +215,7 @@ def test_refuses_an_unknown_data_set():
     "given",
     [
         {"method": "baseline"},
-        {"method": "penalized", **PUBLISHED_PENALTY, "init": "glorot", "normalize": "unit"},
+        {"method": "penalized", **PUBLISHED, "init": "glorot", "normalize": "unit"},
         {"method": "augmented", "dataset": "phantom7", "optimizer": "adamw", "patience": 1},
     ],
 )
@@ -559,7 +558,7 @@ def test_groups_on_a_gpu(monkeypatch):
 
 
 def test_processes_side_by_side_give_the_same_numbers(tmp_path):
-    specs = [spec(seed, method="penalized", **PUBLISHED_PENALTY) for seed in range(2)]
+    specs = [spec(seed, method="penalized", **PUBLISHED) for seed in range(2)]
     alone = run_all(specs, results=tmp_path / "alone", progress=False)
     together = run_all(specs, jobs=2, results=tmp_path / "together", progress=False)
     assert (together["threads"] == 1).all()

@@ -17,7 +17,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from varreg import LossParts, VariancePenalizedLoss, feature_variance, split_features
+from varreg import PUBLISHED, LossParts, VariancePenalizedLoss, feature_variance, split_features
 from varreg.checks import NonFiniteFeaturesError, NotATensorError
 from varreg.variance import draw_features
 
@@ -758,6 +758,11 @@ def test_labels_outside_the_classes(task, shape, target, message):
 
 def test_prints_its_parameters():
     assert repr(VariancePenalizedLoss("binary")) == (
+        "VariancePenalizedLoss('binary', variance_weight=0.1, feature_sampling_ratio=1.0, "
+        "lambda_=1.0)"
+    )
+    published = VariancePenalizedLoss("binary", **PUBLISHED)
+    assert repr(published) == (
         "VariancePenalizedLoss('binary', variance_weight=0.01, feature_sampling_ratio=0.2, "
         "lambda_=0.5)"
     )
