@@ -2,23 +2,34 @@ from __future__ import annotations
 
 import doctest
 import importlib.util
+import inspect
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from varreg import feature_variance
+from varreg import feature_variance, penalties
 from varreg.checks import NonFiniteFeaturesError
 from varreg.penalties import (
     center_loss,
     decov,
+    excess_variance,
+    feature_l2,
+    head_weighted_variance,
+    logit_variance,
+    logit_view_variance,
+    relative_within_class_variance,
     released_variance,
     variance_constancy,
     vicreg_variance,
+    view_variance,
+    within_class_variance,
 )
 
 # ---------------------------------------------------------------- an independent reference
@@ -51,31 +62,122 @@ def reference_center(features, target, centers) -> float:
     return float(np.mean(distances) / 2)
 
 
-TARGET = torch.arange(12) % 3
+def reference_within(features, target) -> np.ndarray:
+    """Variance of each feature within the classes, all images alike."""
+    return sum(
+        np.mean(target == label) * features[target == label].var(0) for label in np.unique(target)
+    )
+
+
+def reference_relative(features, target) -> float:
+    within = reference_within(features, target)
+    return float(within.sum() / (features.var(0) - within).sum())
+
+
+def reference_views(values, views=2) -> float:
+    return float(np.mean([values[image :: len(values) // views].var(0) for image in range(6)]))
+
+
+TARGET = torch.tensor([0, 1, 0, 2, 0, 1]).repeat(2)  # that of an image is that of its second view
 
 
 def centers_of(count: int, dtype=torch.float32) -> torch.Tensor:
     return torch.arange(3 * count, dtype=dtype).sin().reshape(3, count)
 
 
-# Every penalty as a function of the features of twelve samples alone.
+class Case(NamedTuple):
+    """A penalty as a function of the features of twelve samples alone."""
+
+    name: str
+    unchanged: str  # by which changes of the features that a head follows
+    reference: Callable  # of arrays: features, logits, target, weights of the head
+    settings: Callable = lambda count: {}
+
+    def arguments(self, features, head=None, bias=0.0) -> dict[str, torch.Tensor]:
+        flat = features.flatten(1)
+        if head is None:
+            head = torch.arange(3 * flat.shape[1]).cos().reshape(3, -1) / flat.shape[1] ** 0.5
+        logits = flat.double() @ head.double().to(flat.device).T + bias
+        return {
+            "features": features,
+            "logits": logits.to(features.dtype),
+            "target": TARGET.to(flat.device),
+            "head_weight": head.to(flat),
+        }
+
+    def __call__(self, features, head=None, bias=0.0, **keywords) -> torch.Tensor:
+        penalty = getattr(penalties, self.name)
+        wanted = penalty.__code__.co_varnames[: penalty.__code__.co_argcount]
+        arguments = self.arguments(features, head, bias)
+        given = {name: value for name, value in arguments.items() if name in wanted}
+        return penalty(**given, **self.settings(features[0].numel()), **keywords)
+
+    def exactly(self, features) -> float:
+        arguments = self.arguments(features.flatten(1)).values()
+        return float(self.reference(*[value.double().numpy() for value in arguments]))
+
+
 PENALTIES = {
-    "vicreg_variance": vicreg_variance,
-    "decov": decov,
-    "variance_constancy": variance_constancy,
-    "center_loss": lambda features, **keywords: center_loss(
-        features,
-        TARGET,
-        centers_of(features[0].numel()).to(features),
-        **keywords,
-    ),
+    case.name + "".join(case.settings(1)): case
+    for case in (
+        Case(
+            "within_class_variance",
+            "shift rotation class",
+            lambda f, z, y, h: reference_within(f, y).mean(),
+        ),
+        Case(
+            "within_class_variance",
+            "shift rotation class",
+            lambda f, z, y, h: np.mean([f[y == label].var(0).mean() for label in range(3)]),
+            lambda count: {"equal_classes": True},
+        ),
+        Case(
+            "relative_within_class_variance",
+            "scale shift rotation",
+            lambda f, z, y, h: reference_relative(f, y),
+        ),
+        Case(
+            "head_weighted_variance",
+            "scale shift",
+            lambda f, z, y, h: np.mean([(f * row).var(0).sum() for row in h]),
+        ),
+        Case(
+            "head_weighted_within_class_variance",
+            "scale shift class",
+            lambda f, z, y, h: np.mean([reference_within(f * row, y).sum() for row in h]),
+        ),
+        Case(
+            "excess_variance",
+            "shift",
+            lambda f, z, y, h: np.maximum(0, f.var(0) - 0.15).mean(),
+            lambda count: {"threshold": 0.15},
+        ),
+        Case("feature_l2", "rotation", lambda f, z, y, h: np.mean(f**2)),
+        Case("logit_l2", "scale shift rotation", lambda f, z, y, h: np.mean(z**2)),
+        Case("logit_variance", "scale shift rotation", lambda f, z, y, h: z.var(0).mean()),
+        Case("view_variance", "shift rotation class", lambda f, z, y, h: reference_views(f)),
+        Case(
+            "logit_view_variance",
+            "scale shift rotation class",
+            lambda f, z, y, h: reference_views(z),
+        ),
+        Case("vicreg_variance", "shift", lambda f, z, y, h: reference_vicreg(f)),
+        Case("decov", "shift", lambda f, z, y, h: reference_decov(f)),
+        Case("variance_constancy", "shift", lambda f, z, y, h: reference_constancy(f)),
+        Case(
+            "center_loss",
+            "shift rotation class",
+            lambda f, z, y, h: reference_within(f, y).sum() / 2,
+        ),
+        Case(
+            "center_loss",
+            "",
+            lambda f, z, y, h: reference_center(f, y.astype(int), centers_of(f.shape[1])),
+            lambda count: {"centers": centers_of(count)},
+        ),
+    )
 }
-REFERENCES = {
-    "vicreg_variance": reference_vicreg,
-    "decov": reference_decov,
-    "variance_constancy": reference_constancy,
-    "center_loss": lambda features: reference_center(features, TARGET, centers_of(len(features.T))),
-}
+OF_LOGITS = {name for name in PENALTIES if name.startswith("logit")}
 every_penalty = pytest.mark.parametrize("name", PENALTIES)
 
 
@@ -94,7 +196,20 @@ def test_equals_the_reference(name, shape):
     value = PENALTIES[name](features)
     assert value.shape == ()
     assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(REFERENCES[name](features.flatten(1).numpy()), rel=1e-5)
+    assert value.item() == pytest.approx(PENALTIES[name].exactly(features), rel=1e-5)
+
+
+def test_all_penalties_are_here_and_say_by_name_what_they_need():
+    assert {case.name for case in PENALTIES.values()} == set(penalties.__all__) - {
+        "released_variance"
+    }
+    needs = {"features", "logits", "target", "head_weight"}
+    for case in PENALTIES.values():
+        parameters = inspect.signature(getattr(penalties, case.name)).parameters
+        without_default = {n for n, p in parameters.items() if p.default is p.empty}
+        assert without_default == needs & set(parameters)
+        assert parameters["validate"].default is True
+        assert parameters["validate"].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 @pytest.mark.parametrize(("target_deviation", "epsilon"), [(0.7, 1e-4), (2.0, 0.1), (0.01, 1e-6)])
@@ -148,9 +263,57 @@ def test_center_loss_takes_labels_of_every_usual_type(shape, dtype):
 def test_center_loss_at_the_class_means_is_the_variance_within_the_classes():
     features = batch(6, dtype=torch.float64)
     means = torch.stack([features[target == TARGET].mean(0) for target in range(3)])
-    between = feature_variance(means)  # the classes are equally frequent
-    within = feature_variance(features) - between
-    assert center_loss(features, TARGET, means).item() == pytest.approx(6 / 2 * within.item())
+    expected = 6 / 2 * within_class_variance(features, TARGET)
+    torch.testing.assert_close(center_loss(features, TARGET), expected)
+    torch.testing.assert_close(center_loss(features, TARGET, means), expected)
+
+
+def test_the_variance_is_a_part_or_a_case_of_others():
+    features = batch(6, dtype=torch.float64)
+    variance, first, second = feature_variance(features), features[:6], features[6:]
+    torch.testing.assert_close(excess_variance(features, 0), variance)
+    torch.testing.assert_close(logit_variance(features), variance)
+    torch.testing.assert_close(feature_l2(features), variance + features.mean(0).square().mean())
+    views = view_variance(features)
+    torch.testing.assert_close(views, (first - second).square().mean() / 4)
+    torch.testing.assert_close(views + feature_variance((first + second) / 2), variance)
+    one_logit = torch.ones(1, 6, dtype=torch.float64)
+    torch.testing.assert_close(head_weighted_variance(features, one_logit), 6 * variance)
+    torch.testing.assert_close(within_class_variance(features, torch.zeros(12)), variance)
+
+
+def test_logits_may_come_without_an_axis_for_them():
+    logits = batch(1)
+    for penalty in (penalties.logit_l2, logit_variance, logit_view_variance):
+        assert penalty(logits[:, 0]) == penalty(logits)
+
+
+@pytest.mark.parametrize(
+    "labels", [TARGET[:, None], TARGET == 1, TARGET.float() / 3 - 5, TARGET.to(torch.uint8)]
+)
+def test_labels_are_compared_and_nothing_else(labels):
+    features = batch(5, dtype=torch.float64)
+    expected = reference_within(features.numpy(), labels.flatten().numpy()).mean()
+    assert within_class_variance(features, labels).item() == pytest.approx(expected)
+
+
+def test_ratio_of_classes_that_are_alike():
+    features, target = torch.randn(30, 5000, generator=torch.Generator().manual_seed(1)), TARGET
+    target = target.repeat(3)[:30]  # 3 classes
+    value = relative_within_class_variance(features, target).item()
+    assert value == pytest.approx((30 - 3) / (3 - 1), rel=0.05)
+
+
+def test_three_views_and_a_threshold_that_is_asked_for():
+    features = batch(4, dtype=torch.float64)
+    images = features.numpy().reshape(3, 4, 4)  # view, image, feature
+    expected = pytest.approx(images.var(0).mean())
+    assert view_variance(features, 3).item() == expected
+    assert logit_view_variance(features, 3).item() == expected
+    median = features.var(0, correction=0).median().requires_grad_()
+    value = excess_variance(features, lambda given: given.var(0, correction=0).median())
+    assert value == excess_variance(features, median) == excess_variance(features, median.item())
+    assert not value.requires_grad
 
 
 def test_decov_and_the_variances_make_up_the_whole_covariance():
@@ -193,9 +356,20 @@ def test_decov_makes_the_smaller_matrix(shape):
 @every_penalty
 @pytest.mark.parametrize("shape", [(4,), (5, 3)])  # fewer and more features than samples
 def test_gradients(name, shape):
-    features = batch(*shape, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(PENALTIES[name], features)
-    assert torch.autograd.gradgradcheck(PENALTIES[name], features)
+    features = batch(*shape, dtype=torch.float64)
+    penalty = PENALTIES[name]
+    head = penalty.arguments(features)["head_weight"].requires_grad_()
+    if name == "relative_within_class_variance":  # the denominator is held fixed
+        denominator = float(within_class_variance(features, TARGET) / penalty(features))
+        changed = features.clone().requires_grad_()
+        torch.testing.assert_close(
+            torch.autograd.grad(penalty(changed), changed),
+            torch.autograd.grad(within_class_variance(changed, TARGET) / denominator, changed),
+        )
+        return
+    inputs = (features.requires_grad_(), head)
+    assert torch.autograd.gradcheck(penalty, inputs)
+    assert torch.autograd.gradgradcheck(penalty, inputs, fast_mode=True)
 
 
 def test_gradient_of_the_centers():
@@ -204,11 +378,13 @@ def test_gradient_of_the_centers():
     assert torch.autograd.gradcheck(lambda centers: center_loss(features, TARGET, centers), centers)
 
 
-@pytest.mark.parametrize("name", ["vicreg_variance", "decov", "variance_constancy"])
+@every_penalty
 def test_gradient_is_finite_where_the_variance_is_zero(name):
     features = torch.ones(12, 3, requires_grad=True)
     PENALTIES[name](features).backward()
-    assert torch.equal(features.grad, torch.zeros(12, 3))
+    assert features.grad.isfinite().all()
+    if name not in ("feature_l2", "logit_l2", "center_losscenters"):
+        assert torch.equal(features.grad, torch.zeros(12, 3))
 
 
 # ---------------------------------------------------------------- properties
@@ -226,12 +402,93 @@ def close(value: torch.Tensor, expected: torch.Tensor, scale: float = 1.0) -> bo
     return value.item() == pytest.approx(expected.item(), rel=1e-7, abs=1e-7 * scale)
 
 
-@pytest.mark.parametrize("name", ["vicreg_variance", "decov", "variance_constancy"])
-@given(features=matrices(), seed=st.integers(0, 2**32 - 1))
-def test_shift_changes_nothing(name, features, seed):
-    shift = np.random.default_rng(seed).uniform(-50, 50, features.shape[1])
-    moved = PENALTIES[name](torch.tensor(features + shift))
-    assert close(moved, PENALTIES[name](torch.tensor(features)))
+@pytest.mark.parametrize("name", sorted(PENALTIES.keys() - {"relative_within_class_variance"}))
+@settings(max_examples=25)
+@given(features=matrices())
+def test_equals_the_reference_for_any_features(name, features):
+    features = torch.tensor(features)
+    assert close(PENALTIES[name](features), torch.tensor(PENALTIES[name].exactly(features)))
+
+
+@every_penalty
+@pytest.mark.parametrize("change", ["scale", "shift", "rotation", "class"])
+def test_is_unchanged_by_what_it_says_and_by_nothing_else(name, change):
+    random = np.random.default_rng(11)
+    penalty, features = PENALTIES[name], batch(5, dtype=torch.float64)
+    head, bias = penalty.arguments(features)["head_weight"], torch.ones(3)
+    before = penalty(features, head, bias)
+    if change == "scale":
+        after = penalty(features * 1.7, head / 1.7, bias)
+    elif change == "shift":
+        shift = torch.tensor(random.uniform(1, 3, 5))
+        after = penalty(features + shift, head, bias - head @ shift)
+    elif change == "rotation":
+        turn = torch.linalg.qr(torch.tensor(random.normal(size=(5, 5)))).Q
+        after = penalty(features @ turn.T, head @ turn.T, bias)
+    else:
+        after = penalty(features + torch.tensor(random.uniform(1, 3, (3, 5)))[TARGET], head, bias)
+    assert (after.item() == pytest.approx(before.item(), rel=1e-9)) == (
+        change in penalty.unchanged.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    {
+        "constant": "excess head_weighted logit_variance view logit_view within center decov",
+        "constant in a class": "within center_loss relative head_weighted_within",
+        "constant in an image": "view logit_view",
+        "zero": "feature_l2",
+        "not seen by the head": "head_weighted logit_variance logit_view",
+        "in one class of one image each": "within relative head_weighted_within",
+        "below the threshold": "excess",
+    }.items(),
+)
+def test_is_zero_where_it_says(where, names):
+    features, target = batch(4, dtype=torch.float64), torch.arange(12)
+    head = torch.ones(3, 4, dtype=torch.float64)
+    if where == "constant":
+        features = features[:1].repeat(12, 1)
+    elif where == "constant in a class":
+        features, target = features[TARGET], TARGET
+    elif where == "constant in an image":
+        features = features[:6].repeat(2, 1)
+    elif where == "zero":
+        features = torch.zeros_like(features)
+    elif where == "not seen by the head":
+        head = torch.zeros_like(head)
+    elif where == "below the threshold":
+        features = 0.05 * features
+    given = {"features": features, "logits": features @ head.T}
+    given |= {"target": target, "head_weight": head}
+    found = 0
+    for name in penalties.__all__:
+        if any(name.startswith(start) for start in names.split()):
+            penalty = getattr(penalties, name)
+            wanted = inspect.signature(penalty).parameters
+            value = penalty(**{key: given[key] for key in given if key in wanted})
+            assert value.item() == pytest.approx(0, abs=1e-25), name
+            found += 1
+    assert found >= len(names.split())
+
+
+def test_ratio_in_a_batch_of_one_class_is_zero_without_a_gradient():
+    features = (batch(5) + 1e4).requires_grad_()
+    value = relative_within_class_variance(features, torch.zeros(12))
+    value.backward()
+    assert value == 0
+    assert torch.equal(features.grad, torch.zeros(12, 5))
+
+
+def test_a_class_of_one_image_is_no_division_by_zero():
+    features = batch(5).requires_grad_()
+    target = torch.tensor([0] * 11 + [7])
+    for penalty in (within_class_variance, relative_within_class_variance):
+        (gradient,) = torch.autograd.grad(penalty(features, target), features)
+        assert gradient.isfinite().all()
+        assert gradient[-1].abs().max() < 1e-6 * gradient.abs().max()
+    equal = within_class_variance(features, target, equal_classes=True)
+    torch.testing.assert_close(equal, feature_variance(features[:11]) / 2)
 
 
 @given(features=matrices(), seed=st.integers(0, 2**32 - 1))
@@ -284,13 +541,6 @@ def test_scale(features, scale):
     )
 
 
-@every_penalty
-@given(features=matrices())
-def test_is_never_negative(name, features):
-    rounding = 1e-12 * np.sum(features**2) ** 2  # decov is a difference
-    assert PENALTIES[name](torch.tensor(features)).item() >= -rounding
-
-
 @given(hnp.arrays(np.float64, st.integers(1, 6), elements=st.floats(-100, 100)))
 def test_of_identical_samples(sample):
     features = torch.tensor(np.tile(sample, (12, 1)))
@@ -314,7 +564,7 @@ def test_half_precision_accumulates_in_float32(name, dtype):
     features = (batch(2000) * 0.3 + 8).to(dtype)  # the sum of their squares overflows float16
     value = PENALTIES[name](features)
     assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(PENALTIES[name](features.double()).item(), rel=1e-4)
+    assert value.item() == pytest.approx(PENALTIES[name].exactly(features), rel=1e-4)
     features.requires_grad_()
     PENALTIES[name](features).backward()
     assert features.grad.dtype == dtype
@@ -334,8 +584,7 @@ def test_autocast_changes_nothing(name, shape):
 def test_a_large_mean_costs_no_digits(name, mean):
     features = batch(6) + mean
     value = PENALTIES[name](features).item()
-    exact = PENALTIES[name](features.double()).item()
-    assert value == pytest.approx(exact, rel=1e-5)
+    assert value == pytest.approx(PENALTIES[name].exactly(features), rel=1e-5)
 
 
 @every_penalty
@@ -351,6 +600,7 @@ def test_under_the_transforms_of_torch_func(name):
 @every_penalty
 def test_compiles_without_a_break(name):
     features = batch(20)
+    torch.compiler.reset()
     compiled = torch.compile(PENALTIES[name], backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(features), PENALTIES[name](features))
 
@@ -372,36 +622,119 @@ def test_on_a_cuda_device(name):
 # ---------------------------------------------------------------- what is refused
 
 
+def with_both(case: Case, given: torch.Tensor) -> torch.Tensor:
+    """A penalty of what is given for features and for logits."""
+    needs = inspect.signature(getattr(penalties, case.name)).parameters
+    arguments = {"features": given, "logits": given}
+    arguments |= {"target": TARGET, "head_weight": torch.ones(3, 5)}
+    wanted = {name: value for name, value in arguments.items() if name in needs}
+    return getattr(penalties, case.name)(**wanted, **case.settings(5))
+
+
 @every_penalty
-@pytest.mark.parametrize("shape", [(1, 5), (0, 5), (5,), (), (4, 0)])
-def test_features_of_a_wrong_shape(name, shape):
-    with pytest.raises(ValueError, match=r"two samples or more and one feature or more") as error:
-        PENALTIES[name](torch.zeros(shape)) if name != "center_loss" else center_loss(
-            torch.zeros(shape), TARGET, centers_of(5)
-        )
+@pytest.mark.parametrize("shape", [(1, 5), (0, 5), (1,), (), (4, 0)])
+def test_features_or_logits_of_a_wrong_shape(name, shape):
+    with pytest.raises(ValueError, match=r"two samples or more") as error:
+        with_both(PENALTIES[name], torch.zeros(shape))
     assert str(tuple(shape)) in str(error.value)
+    wrong = torch.zeros((4, 3, 2) if name in OF_LOGITS else 12)
+    with pytest.raises(
+        ValueError, match=r"\(4, 3, 2\) of torch.float32; .*|shape \(12,\); expected"
+    ):
+        with_both(PENALTIES[name], wrong)
 
 
 @every_penalty
-def test_features_that_are_not_floating_point(name):
-    with pytest.raises(ValueError, match=r"features are torch.int64; they must be floating point"):
-        PENALTIES[name](torch.zeros(12, 2, dtype=torch.int64))
+def test_features_or_logits_that_are_not_floating_point(name):
+    with pytest.raises(ValueError, match=r"torch.int64; they must be floating point"):
+        with_both(PENALTIES[name], torch.zeros(12, 2, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("penalty", [vicreg_variance, decov, variance_constancy])
-def test_features_that_are_no_tensor(penalty):
-    with pytest.raises(TypeError, match=r"features is a list; it must be a torch\.Tensor"):
-        penalty([[1.0], [2.0]])
+@every_penalty
+def test_features_or_logits_that_are_no_tensor(name):
+    with pytest.raises(TypeError, match=r"(features|logits) is a list; it must be a torch\.Tensor"):
+        with_both(PENALTIES[name], [[1.0], [2.0]])
 
 
 @every_penalty
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_features_that_are_not_finite(name, bad):
-    features = batch(5)
-    features[2, 1] = features[3, 1] = bad
-    with pytest.raises(NonFiniteFeaturesError, match=r"features hold 2 values .* infinite of 60"):
-        PENALTIES[name](features)
-    assert not PENALTIES[name](features, validate=False).isfinite()
+def test_features_or_logits_that_are_not_finite(name, bad):
+    given = batch(5)
+    given[2, 1] = given[3, 1] = bad
+    with pytest.raises(NonFiniteFeaturesError, match=r"s hold 2 values .* infinite of 60"):
+        with_both(PENALTIES[name], given)
+    assert not PENALTIES[name](given, validate=False).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (TARGET[:-1], r"target has shape \(11,\) .* 12 samples .* \(12,\) or \(12, 1\)"),
+        (TARGET.reshape(4, 3), r"target has shape \(4, 3\)"),
+        (TARGET * 1j, r"of torch.complex64; .* one real label each"),
+        (TARGET.float().where(TARGET > 0, torch.nan), r"labels that are NaN; leave out"),
+        ([0] * 12, r"target is a list; it must be a torch\.Tensor"),
+    ],
+)
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        within_class_variance,
+        relative_within_class_variance,
+        center_loss,
+        lambda f, y: penalties.head_weighted_within_class_variance(f, y, torch.ones(2, 5)),
+    ],
+)
+def test_classes_that_do_not_fit(penalty, target, message):
+    with pytest.raises(ValueError, match=message):
+        penalty(batch(5), target)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (torch.ones(5, 3), r"shape \(5, 3\) .* 5 features .* \(C, 5\)"),
+        (torch.ones(5), r"head_weight has shape \(5,\)"),
+        (torch.ones(0, 5), r"head_weight has shape \(0, 5\)"),
+        (torch.ones(3, 5, dtype=torch.int64), r"torch.int64; .* floating point"),
+        ([[1.0] * 5], r"head_weight is a list"),
+        (torch.full((3, 5), torch.nan), r"head_weight hold 15 values that are NaN"),
+    ],
+)
+def test_heads_that_do_not_fit(head, message):
+    with pytest.raises(ValueError, match=message):
+        head_weighted_variance(batch(5), head)
+    with pytest.raises(ValueError, match=message):
+        penalties.head_weighted_within_class_variance(batch(5), TARGET, head)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [
+        (-0.1, r"threshold is -0.1; it must be finite and at least 0"),
+        (torch.tensor(torch.nan), r"threshold is nan; it must be finite"),
+        (torch.ones(5), r"threshold has shape \(5,\); it must hold one value"),
+        ("1", r"threshold is '1'; it must be a number"),
+        (lambda features: features.mean(0), r"threshold has shape \(5,\)"),
+    ],
+)
+def test_thresholds_that_do_not_fit(threshold, message):
+    with pytest.raises(ValueError, match=message):
+        excess_variance(batch(5), threshold)
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        (5, r"s hold 12 samples, which is not a multiple of views=5"),
+        (1, r"views is 1; it must be 2 or more"),
+        (2.0, r"views is 2.0; it must be an integer"),
+    ],
+)
+def test_views_that_do_not_fit(views, message):
+    for penalty in (view_variance, logit_view_variance):
+        with pytest.raises(ValueError, match=message):
+            penalty(batch(5), views)
 
 
 @pytest.mark.parametrize("name", ["decov", "center_loss"])
