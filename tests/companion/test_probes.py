@@ -365,7 +365,8 @@ def test_retrained_models_are_the_recorded_ones():
         if its.empty:
             continue
         same = its.iloc[0]
-        if (same["device"], same["torch_version"]) != (row["device"], row["torch_version"]):
+        state = ["commit", "device", "torch_version"]
+        if [same[name] for name in state] != [row[name] for name in state]:
             continue
         for metric in ("cross_entropy", "accuracy", "auroc"):
             assert row[f"test_{metric}"] == pytest.approx(same[f"test_{metric}"], rel=1e-6)
