@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from companion.probes import PROBES, units
 from companion.studies import STUDIES, specs
 from varreg.lab.ledger import Ledger
@@ -11,17 +13,20 @@ __all__ = ["status"]
 
 
 def status() -> str:
-    """Say how many runs of each study and units of each probe are recorded, and how long they took.
+    """Say how many runs of each study and units of each probe are recorded, when and from what.
+
+    A line a study with the commit that its rows came from, then one a state of the code, with how
+    many rows came from it.
 
     The ledgers are those in :func:`varreg.lab.ledger.default_results`.
 
     Example:
         >>> [line.partition(":")[0] for line in status().splitlines()]
         ['chest_paper', 'chest', 'skin_paper', 'skin', 'grid', 'edges', 'inert_lambda',
-         'ambiguities', 'predictions', 'carried', 'norms', 'sampling', 'leakage', 'thresholds',
-         'temperature']
+         'ambiguities', 'rivals_tuning', 'rivals', 'predictions', 'carried', 'norms', 'sampling',
+         'leakage', 'thresholds', 'temperature', 'rows from commit ...']
     """
-    lines = []
+    lines, states = [], Counter()
     for study in (*STUDIES, *PROBES):
         runs = Ledger(study).runs()
         try:
@@ -35,5 +40,11 @@ def status() -> str:
         if done:
             hours = runs["seconds"].sum() / 3600
             line += f", {hours:.2f} hours of training on {', '.join(sorted(set(runs['device'])))}"
+            commits = Counter(runs["commit"].fillna("unknown"))
+            states += commits
+            line += f", from commit {' and '.join(commits)}"
+            if len(commits) > 1:
+                line += "; IT MIXES STATES: record it anew from one, in a folder of its own"
         lines.append(line)
+    lines += [f"rows from commit {commit}: {count}" for commit, count in states.most_common()]
     return "\n".join(lines)
