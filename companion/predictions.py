@@ -6,14 +6,16 @@ the metric. *Images* is the table of :func:`images`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from companion import words
 from varreg.lab.metrics import keras_auc
+from varreg.lab.predictions import Predictions
 
 #: Images a batch in the released notebooks.
 BATCH = 32
@@ -201,31 +203,56 @@ def released_metrics(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def with_released_metrics(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+def with_released_metrics(
+    runs: pd.DataFrame,
+    rows: pd.DataFrame,
+    said: Callable[[str], Mapping[str, Predictions]] = lambda key: {},
+) -> pd.DataFrame:
     """Runs with what is known only of those whose predictions are recorded too.
 
     Args:
         runs: Rows of the study ``chest_paper`` or ``skin_paper``, or of any other.
         rows: The probe ``predictions``, as from :func:`companion.records.details`.
+        said: What the run of a key said, by split, as
+            :meth:`varreg.lab.ledger.Ledger.predictions` gives it; the labels are those of ``rows``.
 
     Returns:
         The same rows, with the columns of :func:`released_metrics`, each behind ``test_``; NaN for
         a run whose predictions are not recorded.
     """
     runs = runs.copy()
-    for _, unit in rows.groupby("key", sort=False) if len(runs) and len(rows) else ():
-        first = unit.iloc[0]
-        found = runs["study"] == first["source"]
-        if found.any():  # others need not have the columns
-            found &= (runs[SAME] == list(first[SAME])).all(axis=1)
-        if not found.any():
-            continue
-        for name, value in released_metrics(images(unit, first["source"])).items():
-            column = f"test_{name}"
-            if column not in runs:
-                runs[column] = np.nan
-            runs.loc[found & runs[column].isna(), column] = value
+    for source, study in rows.groupby("source", sort=False) if len(runs) and len(rows) else ():
+        mine = runs["study"] == source
+        first = study[study["key"] == study["key"].iloc[0]].reset_index(drop=True)
+        for key in runs.loc[mine, "key"]:
+            if found := said(key):
+                _fill(runs, runs["key"] == key, _of_logits(found["test"].logits, first))
+        for _, unit in study.groupby("key", sort=False) if mine.any() else ():
+            repeated = mine & (runs[SAME] == list(unit.iloc[0][SAME])).all(axis=1)
+            _fill(runs, repeated, images(unit, source))
     return runs
+
+
+def _of_logits(logits: np.ndarray, labelled: pd.DataFrame) -> pd.DataFrame:
+    """As :func:`images`, from recorded logits and the labels of a unit of the probe."""
+    if logits.shape[1] == 1:
+        logits = np.hstack([np.zeros_like(logits), logits])
+    chances = softmax(logits.astype(np.float64), axis=1)
+    names = [f"p_{place}" for place in range(chances.shape[1])]
+    return images(
+        labelled.assign(**dict(zip(names, chances.T, strict=True))), labelled["source"][0]
+    )
+
+
+def _fill(runs: pd.DataFrame, found: pd.Series, table: pd.DataFrame) -> None:
+    """Write the released metrics of a model to its row, where they do not stand there yet."""
+    if not found.any():
+        return
+    for name, value in released_metrics(table).items():
+        column = f"test_{name}"
+        if column not in runs:
+            runs[column] = np.nan
+        runs.loc[found & runs[column].isna(), column] = value
 
 
 def threshold_effects(table: pd.DataFrame) -> pd.DataFrame:

@@ -138,7 +138,7 @@ def recorded(study: str, results: str | Path | None = None) -> Evidence:
     """
     ledger, predictions = Ledger(study, results), Ledger("predictions", results)
     answers = details(predictions.runs(), predictions.curves())
-    runs = with_released_metrics(ledger.runs(), answers)
+    runs = with_released_metrics(ledger.runs(), answers, ledger.predictions)
     return Evidence(runs, ledger.curves(), live=False)
 
 

@@ -24,7 +24,7 @@ def status() -> str:
         >>> [line.partition(":")[0] for line in status().splitlines()]
         ['chest_paper', 'chest', 'skin_paper', 'skin', 'grid', 'edges', 'inert_lambda',
          'ambiguities', 'rivals_tuning', 'rivals', 'predictions', 'carried', 'norms', 'sampling',
-         'leakage', 'thresholds', 'temperature', 'rows from commit ...']
+         'leakage', 'thresholds', 'temperature', 'labels', 'rows from commit ...']
     """
     lines, states = [], Counter()
     for study in (*STUDIES, *PROBES):

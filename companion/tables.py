@@ -64,6 +64,7 @@ __all__ = [
     "settings_table",
     "show",
     "split_grid",
+    "spread_differences",
     "to_html",
     "with_gaps",
 ]
@@ -226,7 +227,11 @@ def differences_table(
     A cell reads ``mean [95 % interval]``; ``*`` marks a Holm-corrected p below 0.05 over the
     whole table.
     """
-    table = differences(runs, metrics, *([pairs] if pairs else []))
+    return spread_differences(differences(runs, metrics, *([pairs] if pairs else [])), metrics)
+
+
+def spread_differences(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Differences, one a row, as printed; with a star where there is a Holm-corrected p."""
     table["Comparison"] = [
         f"{METHOD_NAMES[m]} \u2212 {METHOD_NAMES[r]}"
         for m, r in zip(table["method"], table["reference"], strict=True)
@@ -235,7 +240,8 @@ def differences_table(
     table["Network"] = table["model"].map(lambda name: MODEL_NAMES.get(name, name))
     table["Pairs"] = table["n"]
     table["text"] = [
-        interval_text(row.mean, row.low, row.high, signed=True) + ("*" if row.p_holm < 0.05 else "")
+        interval_text(row.mean, row.low, row.high, signed=True)
+        + ("*" if getattr(row, "p_holm", 1.0) < 0.05 else "")
         for row in table.itertuples()
     ]
     table["Metric"] = table["metric"].map(lambda name: METRIC_NAMES.get(name, name))

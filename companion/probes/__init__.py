@@ -31,6 +31,7 @@ PROBES = (
     "leakage",
     "thresholds",
     "temperature",
+    "labels",
 )
 
 

@@ -8,7 +8,8 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -144,22 +145,44 @@ class Ledger:
         Raises:
             LedgerError: If a line is damaged, or does not fit the images; it says which.
         """
+        return self.all_predictions([key]).get(key, {})
+
+    def all_predictions(
+        self, keys: Iterable[str], splits: Container[str] | None = None
+    ) -> dict[str, dict[str, Predictions]]:
+        """What the models of several runs said, read at once.
+
+        Args:
+            keys: Of the runs.
+            splits: Of these splits alone; default: of all that are recorded.
+
+        Returns:
+            By key and split, as :meth:`predictions` has them.
+
+        Raises:
+            LedgerError: As :meth:`predictions`.
+        """
         with self._named("read"):
             runs, said, images = self._runs(), self._said(), self._images()
-            if key not in _keys(runs):
+            if not runs.rows:
                 return {}
-            data = runs.column("dataset_sha256")[runs.column("key").index(key)]
-            found = {}
+            data = dict(zip(runs.column("key"), runs.column("dataset_sha256"), strict=True))
+            wanted, found = set(keys) & set(data), {}
+            names: dict[tuple[str, str], list[str]] = defaultdict(list)
+            for row in images.rows:
+                names[row[0], row[1]].append(row[3])
             for number, row in enumerate(said.rows):
                 record = dict(zip(said.header, row, strict=True))
-                if record["key"] == key:
-                    names = [r[3] for r in images.rows if r[:2] == [data, record["split"]]]
-                    try:
-                        found[record["split"]] = Predictions.from_text(
-                            record["logits"], int(record["outputs"]), names
-                        )
-                    except ValueError as error:
-                        raise said.refusal(number, f"is not what was recorded: {error}") from error
+                key, split = record["key"], record["split"]
+                if key not in wanted or (splits is not None and split not in splits):
+                    continue
+                try:
+                    said_here = Predictions.from_text(
+                        record["logits"], int(record["outputs"]), names[data[key], split]
+                    )
+                except ValueError as error:
+                    raise said.refusal(number, f"is not what was recorded: {error}") from error
+                found.setdefault(key, {})[split] = said_here
             return found
 
     def keys(self) -> set[str]:

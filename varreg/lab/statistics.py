@@ -17,6 +17,7 @@ from scipy import stats
 __all__ = [
     "Interval",
     "PairedDifference",
+    "crossed_difference",
     "holm",
     "mean_interval",
     "paired_difference",
@@ -157,6 +158,66 @@ def paired_difference(
         p=_paired_p(differences),
         prediction=_t_interval(differences, confidence, extra=1.0),
     )
+
+
+def crossed_difference(
+    differences: Sequence[Sequence[float]] | np.ndarray, confidence: float = 0.95
+) -> PairedDifference:
+    r"""Mean of differences that each seed has on each image, for other seeds *and* other images.
+
+    A mean over seeds says what another training would give on the same test images; this one also
+    asks for other images of the same kind. With the mean squares of the two-way layout of
+    :math:`S` seeds and :math:`N` images, the variance of the mean is
+    :math:`(MS_S + MS_N - MS_{SN}) / (S N)`, with Satterthwaite's degrees of freedom.
+
+    Args:
+        differences: ``(S, N)``, a row a seed, two or more of each; for an area under the curve, the
+            differences of :func:`varreg.lab.metrics.auroc_pseudovalues`.
+        confidence: Coverage of the interval, in (0, 1).
+
+    Returns:
+        Mean, t interval and its two-sided p-value, number of seeds, and the prediction interval for
+        another seed on the same images.
+
+    Raises:
+        ValueError: Fewer than two seeds or images, or a value that is not finite.
+
+    References:
+        S. R. Searle, G. Casella, C. E. McCulloch, Variance Components, 1992, chapter 4;
+        F. E. Satterthwaite, An approximate distribution of estimates of variance components,
+        Biometrics Bulletin 2, 110-114, 1946.
+
+    Example:
+        >>> d = crossed_difference([[0.1, 0.3, 0.2], [0.0, 0.4, 0.2]])
+        >>> f"{d.mean:.2f} [{d.low:.2f}, {d.high:.2f}]"
+        '0.20 [-0.18, 0.58]'
+    """
+    table = np.asarray(differences, dtype=np.float64)
+    if table.ndim != 2 or min(table.shape) < 2:
+        raise ValueError(
+            f"differences have shape {table.shape}: give a row a seed and a column an image, two "
+            "or more of each."
+        )
+    if not np.isfinite(table).all():
+        raise ValueError("differences hold NaN or infinite values: leave those runs out first.")
+    seeds, images = table.shape
+    by_seed, by_image, mean = table.mean(1), table.mean(0), float(table.mean())
+    of_seeds = images * by_seed.var(ddof=1)
+    of_images = seeds * by_image.var(ddof=1)
+    rest = table - by_seed[:, None] - by_image + mean
+    freedom = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)])
+    squares = np.array([of_seeds, of_images, float((rest**2).sum()) / freedom[2]])
+    # Neither source adds less than nothing.
+    total = max(squares[0] + squares[1] - squares[2], squares.max())
+    error = math.sqrt(total / table.size)
+    if total > 0:
+        own_freedom = max(total**2 / float((squares**2 / freedom).sum()), 1.0)
+        half = float(stats.t.ppf(0.5 + _checked_confidence(confidence) / 2, own_freedom)) * error
+        p = float(2 * stats.t.sf(abs(mean) / error, own_freedom))
+    else:
+        half, p = 0.0, 1.0 if mean == 0 else 0.0
+    another = _t_interval(by_seed, confidence, extra=1.0)
+    return PairedDifference(mean, mean - half, mean + half, seeds, p=p, prediction=another)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
