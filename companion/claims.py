@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
+
 from companion import records, verdicts
 from companion.records import Evidence
 from companion.rules import RULES, Part, Records, read
 from varreg.lab.ledger import Ledger, default_results
 
-__all__ = ["KINDS", "STUDIES", "Claim", "Judgement", "judge", "load", "recorded", "stale"]
+__all__ = ["KINDS", "STUDIES", "Claim", "Judgement", "judge", "load", "moved", "recorded", "stale"]
 
 KINDS = ("words", "caveat", "number", "change", "figure")
 #: Every study and probe that a claim rests on; besides these, the benchmark ``overhead``.
@@ -43,6 +45,8 @@ class Claim:
         chosen: The locked second verdict, on the penalty with a chosen setting, if there is one.
         of: For an improvement: the claim in words that it is the printed size of. The two are one
             claim and have one verdict.
+        was: The verdict before the runs were last recorded anew, where that moved it.
+        why: Why it moved.
         by: Parameters of the rule.
     """
 
@@ -58,6 +62,8 @@ class Claim:
     verdict: str
     chosen: str | None = None
     of: str | None = None
+    was: str | None = None
+    why: str = ""
     by: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -131,6 +137,24 @@ def judge(records: Records, study: str | None = None) -> list[Judgement]:
         mine = [claim for claim in load() if claim.kind == "words"]
         return [_judge(claim, records) for claim in mine if claim.by.get("study") == study]
     return [_judge(claim, records) for claim in load()]
+
+
+def moved() -> pd.DataFrame:
+    """The claims whose verdict moved when the runs were last recorded anew, as printed."""
+    return pd.DataFrame(
+        [
+            {
+                "Claim": claim.text,
+                "Where": claim.place,
+                "Before": claim.was,
+                "Now": claim.verdict,
+                "Why": claim.why,
+            }
+            for claim in load()
+            if claim.was is not None
+        ],
+        columns=["Claim", "Where", "Before", "Now", "Why"],
+    )
 
 
 def stale(judgements: Sequence[Judgement]) -> list[str]:

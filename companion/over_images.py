@@ -35,15 +35,15 @@ def labels(dataset: str, split: str, part: str, results: Path | None = None) -> 
     """
     ledger = Ledger("labels", results)
     units = ledger.runs()
-    found = (
-        units[(units["dataset"] == dataset) & (units["split"] == split)] if len(units) else units
-    )
-    if found.empty:
+    if len(units):
+        units = units[(units["dataset"] == dataset) & (units["split"] == split)]
+    if units.empty:
         raise LookupError(
-            f"labels of {dataset}, split {split}, are not recorded; run: python -m companion run labels"
+            f"labels of {dataset}, split {split}, are not recorded; run: "
+            "python -m companion run labels"
         )
     rows = ledger.curves()
-    rows = rows[(rows["key"] == found.iloc[0]["key"]) & (rows["part"] == part)]
+    rows = rows[(rows["key"] == units.iloc[0]["key"]) & (rows["part"] == part)]
     return rows.sort_values("position")["label"].to_numpy(dtype=int)
 
 
@@ -63,7 +63,7 @@ def by_image(logits: np.ndarray, truth: np.ndarray, metric: str, task: Task) -> 
         >>> by_image(np.array([[2.0], [-1.0]]), np.array([1, 1]), "test_accuracy", "binary")
         array([1., 0.])
     """
-    values, target = torch.from_numpy(np.asarray(logits, dtype=np.float64)), torch.from_numpy(truth)
+    values, target = torch.tensor(logits, dtype=torch.float64), torch.tensor(truth)
     if metric == "test_auroc":
         return auroc_pseudovalues(values, target, task)
     if task == "multiclass":
@@ -112,12 +112,16 @@ def differences(
             added = {at: by_image(values, truth, metric, task) for at, values in logits.items()}
             for method, reference in pairs:
                 found = _crossed(added, method, reference)
-                if found is not None:
-                    rows.append(
-                        head
-                        | {"method": method, "reference": reference, "metric": metric}
-                        | {name: getattr(found, name) for name in ("mean", "low", "high", "n", "p")}
-                    )
+                if found is None:
+                    continue
+                # The ledger has more digits than the recorded logits: its mean is the mean.
+                exact = tables.difference(group, metric, method, reference).mean
+                off = exact - found.mean
+                rows.append(
+                    head
+                    | {"method": method, "reference": reference, "metric": metric, "mean": exact}
+                    | {"low": found.low + off, "high": found.high + off, "n": found.n, "p": found.p}
+                )
     return pd.DataFrame(rows, columns=columns)
 
 

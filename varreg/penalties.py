@@ -13,8 +13,6 @@ leave the logits as they are, and class shift, which moves the classes apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -293,10 +291,7 @@ def head_weighted_within_class_variance(
 
 
 def excess_variance(
-    features: Tensor,
-    threshold: float | Tensor | Callable[[Tensor], Tensor] = 1.0,
-    *,
-    validate: bool = True,
+    features: Tensor, threshold: float | Tensor = 1.0, *, validate: bool = True
 ) -> Tensor:
     r"""Mean over the features of what their variances are above a threshold.
 
@@ -306,7 +301,7 @@ def excess_variance(
 
     Only features that vary by more than :math:`\tau` pay, with the gradient that
     :func:`varreg.variance.feature_variance` gives them. The threshold can be a fixed number, or
-    follow the network: :class:`varreg.weights.RunningQuantile`, called with the features.
+    follow the network: :class:`varreg.weights.RunningQuantile`.
 
     Unchanged by shift only. Zero where no feature varies by more than :math:`\tau`; at
     :math:`\tau = 0` it is the variance penalty.
@@ -314,8 +309,8 @@ def excess_variance(
     Args:
         features: Floating-point tensor ``(N, ...)`` with at least two samples. Everything
             after the first axis is one flat list of features.
-        threshold: :math:`\tau \ge 0`, in squared units of the features: a number, a tensor
-            that holds one and gets no gradient, or what gives such a tensor for the features.
+        threshold: :math:`\tau \ge 0`, in squared units of the features: a number, or a tensor
+            that holds one, which gets no gradient.
         validate: Check that ``threshold`` is not negative and the result finite, which waits
             for the device. A ``threshold`` that is a number, shapes and types are always checked.
 
@@ -336,8 +331,6 @@ def excess_variance(
         tensor(0.3750)
     """
     flat = _flat(features)
-    if callable(threshold):
-        threshold = threshold(features)
     if isinstance(threshold, Tensor):
         if threshold.numel() != 1:
             raise ValueError(

@@ -10,9 +10,9 @@ from importlib import import_module
 
 from varreg.lab.runs import RunSpec
 
-__all__ = ["PREDICTED", "ROBUSTNESS", "STUDIES", "specs"]
+__all__ = ["PREDICTED", "REPRODUCTION", "ROBUSTNESS", "STUDIES", "specs"]
 
-STUDIES = (
+REPRODUCTION = (
     "chest_paper",
     "chest",
     "skin_paper",
@@ -21,9 +21,10 @@ STUDIES = (
     "edges",
     "inert_lambda",
     "ambiguities",
-    "rivals_tuning",
-    "rivals",
 )
+"""What the verdicts on the paper rest on."""
+
+STUDIES = (*REPRODUCTION, "rivals_tuning", "rivals")
 
 
 PREDICTED = ("chest_paper", "chest", "skin_paper", "skin", "rivals")

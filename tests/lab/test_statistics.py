@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from varreg.lab.statistics import (
+    crossed_difference,
     holm,
     mean_interval,
     paired_difference,
@@ -131,3 +132,47 @@ def test_an_interval_ends_where_the_quantity_does():
     one = prediction_interval([0.1, 0.9, 0.5], within=(0, math.inf))
     assert one.low == 0
     assert math.isnan(mean_interval([0.5], within=(0, 1)).low)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "images", "of_seeds", "of_images", "rest"),
+    [(20, 150, 0.1, 1.0, 1.0), (20, 150, 0.02, 2.0, 5.0), (10, 150, 1.0, 0.0, 0.5)],
+)
+def test_crossed_intervals_cover_as_they_say(seeds, images, of_seeds, of_images, rest):
+    random = np.random.default_rng(1)
+    covered = 0
+    for _ in range(1500):
+        table = random.normal(size=(seeds, 1)) * of_seeds
+        table = table + random.normal(size=(1, images)) * of_images
+        covered += 0 in crossed_difference(table + random.normal(size=(seeds, images)) * rest)
+    assert covered / 1500 == pytest.approx(0.95, abs=0.015)
+
+
+def test_crossed_mean_squares_are_those_of_an_analysis_of_variance():
+    table = np.random.default_rng(2).normal(size=(4, 6)) + np.arange(6)
+    mean = table.mean()
+    squares = {
+        "seed": 6 * ((table.mean(1) - mean) ** 2).sum() / 3,
+        "image": 4 * ((table.mean(0) - mean) ** 2).sum() / 5,
+    }
+    rest = ((table - table.mean(1, keepdims=True) - table.mean(0) + mean) ** 2).sum() / 15
+    total = max(squares["seed"] + squares["image"] - rest, *squares.values(), rest)
+    freedom = total**2 / (squares["seed"] ** 2 / 3 + squares["image"] ** 2 / 5 + rest**2 / 15)
+    half = stats.t.ppf(0.975, max(freedom, 1)) * np.sqrt(total / 24)
+    found = crossed_difference(table)
+    assert (found.mean, found.low, found.high) == pytest.approx((mean, mean - half, mean + half))
+
+
+def test_crossed_differences_without_spread():
+    same, one = crossed_difference(np.zeros((3, 4))), crossed_difference(np.ones((3, 4)))
+    assert (same.low, same.high, same.p) == (0, 0, 1)
+    assert (one.low, one.high, one.p) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [([[1.0, 2.0]], "two or more of each"), ([1.0, 2.0], "shape"), ([[1, np.nan]] * 2, "NaN")],
+)
+def test_crossed_differences_refuse(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        crossed_difference(wrong)

@@ -205,7 +205,7 @@ def test_running_quantile_is_smoothed():
         assert not value.requires_grad
     threshold(torch.full((2, 5), torch.nan))  # left out
     assert threshold.eval()(features) == value
-    assert excess_variance(features, threshold) == excess_variance(features, value)
+    assert excess_variance(features, threshold(features)) == excess_variance(features, value)
 
 
 def test_running_quantile_before_its_first_step_is_that_of_the_batch():
