@@ -19,16 +19,6 @@ from companion.studies import STUDIES, specs
 from varreg.lab.ledger import Ledger, as_folder, default_results
 from varreg.lab.runs import RunSpec, run_all
 
-__all__ = [
-    "Evidence",
-    "check_parameters",
-    "check_whole",
-    "details",
-    "gather",
-    "live_specs",
-    "recorded",
-]
-
 TRAIN = ("never", "missing", "always")
 #: Data sets that can stand in for the recorded ones of a study, the default first.
 DATASETS = {

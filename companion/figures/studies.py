@@ -18,20 +18,6 @@ from companion.figures.style import COLORS, WIDTH, say_empty
 from companion.published import Number
 from varreg.lab.statistics import mean_interval
 
-__all__ = [
-    "against_published",
-    "auroc_curves",
-    "combinations",
-    "comparison",
-    "forest",
-    "images",
-    "learning_curves",
-    "pairs",
-    "picks",
-    "recall",
-    "weights",
-]
-
 TRAINING, VALIDATION = "--", "-"
 MODEL_STYLE = {"paper_cnn": ("o", "full"), "small_cnn": ("D", "none")}
 CURVE_NAMES = {

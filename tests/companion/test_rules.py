@@ -12,7 +12,7 @@ HARMS = {"baseline": 0.0, "penalized": 0.05, "tuned": 0.1, "augmented": -0.02}
 
 
 def judged(name, second=False, /, records=None, **by):
-    return rules.RULES[name](records or {}, second, **by)
+    return rules.RULES[name](records or {}, **by, **({"second": True} if second else {}))
 
 
 def words(parts):
