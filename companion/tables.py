@@ -198,6 +198,11 @@ def differences_table(
     A cell reads ``mean [95 % interval]``; ``*`` marks a Holm-corrected p below 0.05 over the
     whole table.
     """
+    return spread_differences(differences(runs, metrics, *([pairs] if pairs else [])), metrics)
+
+
+def spread_differences(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Differences, one a row, as printed; with a star where there is a Holm-corrected p."""
     columns = HEAD | {
         "Comparison": (
             ["method", "reference"],
@@ -210,7 +215,8 @@ def differences_table(
             lambda *ends: words.interval(*ends[:3], signed=True) + "*" * bool(ends[3] < 0.05),
         ),
     }
-    return _spread(differences(runs, metrics, *([pairs] if pairs else [])), columns, metrics)
+    known = table if "p_holm" in table else table.assign(p_holm=1.0)
+    return _spread(known, columns, metrics)
 
 
 def levels_table(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
