@@ -350,6 +350,7 @@ def recall(table: pd.DataFrame) -> Figure:
             found, y = mean_interval(mine["recall"], within=(0, 1)), place + shifts[method]
             _bar(ax, found, y, 2.5, color=COLORS[method], marker="o", ms=6)
     _rows(ax, [capital(name) for name in classes])
+    ax.grid(axis="y", visible=True)
     ax.set_xlim(0, 1)
     ax.set_xlabel("Recall on test images")
     figure.legend(handles=_method_handles(table), loc="outside upper center", ncols=2)
