@@ -17,27 +17,9 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from companion import cost, published, verdicts, words
+from companion import cost, published, tables, verdicts, words
 from companion.probes.norms import variance_parts
 from companion.records import Evidence, details
-from companion.tables import (
-    DATASET_NAMES,
-    METRIC_NAMES,
-    MODEL_NAMES,
-    SETTING,
-    against_published,
-    better,
-    chosen,
-    crossfit_difference,
-    difference,
-    of_datasets,
-    of_model,
-    of_split,
-    setting_difference,
-    setting_text,
-    split_grid,
-    with_gaps,
-)
 from varreg.lab.statistics import (
     Interval,
     PairedDifference,
@@ -207,13 +189,13 @@ def printed(experiment: str, metric: str, reference: str) -> published.Shift | N
 
 def _number(records: Records, experiment: str, method: str, metric: str) -> list[Part]:
     number = published.find(experiment, method, metric, source=published.TABLES[experiment])
-    row = against_published(_runs(records, f"{experiment}_paper"), [number]).iloc[0]
+    row = tables.against_published(_runs(records, f"{experiment}_paper"), [number]).iloc[0]
     text = words.interval(row["mean"], row["low"], row["high"])
     if row["n"] > 1:
         text += f"; one further run {row['from']:.3f} to {row['to']:.3f}"
     if row["same_n"]:
         text += f"; measured as it was, {row['same']:.3f} (runs: {row['same_n']})"
-    label = METRIC_NAMES["test_cross_entropy" if metric == "loss" else f"test_{metric}"]
+    label = tables.METRIC_NAMES["test_cross_entropy" if metric == "loss" else f"test_{metric}"]
     return [Part(label, text, int(row["n"]), row["verdict"])]
 
 
@@ -223,7 +205,7 @@ def _change(
     column = "test_accuracy" if metric == "accuracy" else "test_cross_entropy"
     values = changes(_runs(records, f"{experiment}_paper"), column, method, reference)
     word = verdicts.of_number(on_scale(printed(experiment, metric, reference)), values, null=0)
-    label = f"{METRIC_NAMES[column]}, {'points' if metric == 'accuracy' else '%'}"
+    label = f"{tables.METRIC_NAMES[column]}, {'points' if metric == 'accuracy' else '%'}"
     relative = metric == "loss"
     text = change_text(_mean(values), relative)
     if len(values) > 1:
@@ -239,26 +221,28 @@ def _difference(
     split: str = "",
     second: bool = False,
 ) -> list[Part]:
-    runs = with_gaps(of_split(_runs(records, study), split) if split else _runs(records, study))
+    runs = tables.with_gaps(
+        tables.of_split(_runs(records, study), split) if split else _runs(records, study)
+    )
     method = "tuned" if second else "penalized"
     parts = []
     for metric, model in itertools.product(metrics, MODELS):
-        mine = of_model(runs, model)
-        found = difference(mine, metric, method, reference)
-        word = verdicts.of_difference(found, better(metric), rules()["difference"].margin)
+        mine = tables.of_model(runs, model)
+        found = tables.difference(mine, metric, method, reference)
+        word = verdicts.of_difference(found, tables.better(metric), rules()["difference"].margin)
         name = {"test_accuracy": "accuracy", "test_cross_entropy": "loss"}.get(metric, "")
         size = printed(study, name, reference)
         if word == "reproduced" and size is not None:
             values = changes(mine, metric, method, reference)
             if verdicts.of_number(on_scale(size), values) == "not reproduced":
                 word = "partly"
-        parts.append(_part(METRIC_NAMES[metric], found, word, MODEL_NAMES[model]))
+        parts.append(_part(tables.METRIC_NAMES[metric], found, word, tables.MODEL_NAMES[model]))
     return parts
 
 
 def _best(records: Records) -> list[Part]:
     """Whether the published setting is beaten, on seeds left out, by what the others choose."""
-    _, twelve = split_grid(of_model(_runs(records, "grid")))
+    _, twelve = tables.split_grid(tables.of_model(_runs(records, "grid")))
     winner = (
         published.VARIANCE_WEIGHT,
         published.FEATURE_SAMPLING_RATIO,
@@ -266,29 +250,35 @@ def _best(records: Records) -> list[Part]:
     )
     parts = []
     for name, best in _settings(twelve).items():
-        runs = of_datasets(twelve, [name])
-        found = crossfit_difference(runs, "val_cross_entropy", winner)
+        runs = tables.of_datasets(twelve, [name])
+        found = tables.crossfit_difference(runs, "val_cross_entropy", winner)
         # Every interval must exclude zero, so that no rival is favoured by being picked.
-        rivals = set(runs[SETTING].itertuples(index=False, name=None)) - {winner}
-        leads = [setting_difference(runs, "val_cross_entropy", winner, each) for each in rivals]
+        rivals = set(runs[tables.SETTING].itertuples(index=False, name=None)) - {winner}
+        leads = [
+            tables.setting_difference(runs, "val_cross_entropy", winner, each) for each in rivals
+        ]
         ahead = {verdicts.of_difference(lead, -1) for lead in leads} == {"reproduced"}
         beaten = verdicts.of_difference(found, -1) == "reproduced"
         word = "not reproduced" if beaten else "cannot be known"
-        label = f"{DATASET_NAMES[name]}, chosen ({setting_text(*best)}) minus published"
+        label = (
+            f"{tables.DATASET_NAMES[name]}, chosen ({tables.setting_text(*best)}) minus published"
+        )
         parts.append(_part(label, found, "reproduced" if ahead else word))
     return parts
 
 
 def _own(records: Records) -> list[Part]:
     """Whether a data set is better off with its own weight, on seeds left out, than another's."""
-    wide, _ = split_grid(of_model(_runs(records, "grid")))
+    wide, _ = tables.split_grid(tables.of_model(_runs(records, "grid")))
     parts = []
     for (name, own), (other, foreign) in itertools.permutations(_settings(wide).items(), 2):
-        found = crossfit_difference(of_datasets(wide, [name]), "val_cross_entropy", foreign)
+        found = tables.crossfit_difference(
+            tables.of_datasets(wide, [name]), "val_cross_entropy", foreign
+        )
         word = verdicts.of_difference(found, -1, rules()["own"].margin)
         label = (
-            f"{DATASET_NAMES[name]}, its choice ({setting_text(*own)}) minus "
-            f"{DATASET_NAMES[other]}'s ({setting_text(*foreign)})"
+            f"{tables.DATASET_NAMES[name]}, its choice ({tables.setting_text(*own)}) minus "
+            f"{tables.DATASET_NAMES[other]}'s ({tables.setting_text(*foreign)})"
         )
         parts.append(_part(label, found, word))
     return parts
@@ -366,7 +356,9 @@ def _stability(records: Records, larger: Sequence[float], second: bool = False) 
             log = row[column]
             word = verdicts.of_difference(log, -1, least)
             label = f"{measures[column]}, times that without, weight {weight:g}"
-            parts.append(Part(label, words.factor(log), log.n, word, MODEL_NAMES[row["model"]]))
+            parts.append(
+                Part(label, words.factor(log), log.n, word, tables.MODEL_NAMES[row["model"]])
+            )
     return parts
 
 
@@ -422,15 +414,15 @@ def _curve_gaps(records: Records, study: str, metric: str) -> dict[str, pd.Serie
     names = ["key", "method", "seed", "best_epoch"]
     table = records[study].curves.merge(runs[names], on="key")
     table = table[table["epoch"] == table["best_epoch"]]
-    ahead = better(metric) * (table[f"train_{metric}"] - table[f"val_{metric}"])
+    ahead = tables.better(metric) * (table[f"train_{metric}"] - table[f"val_{metric}"])
     table = table.assign(gap=ahead).dropna(subset="gap")
     return {method: group.set_index("seed")["gap"] for method, group in table.groupby("method")}
 
 
 def _settings(runs: pd.DataFrame) -> dict[str, tuple]:
     """Data set -> the setting that validation chooses, no penalty among the candidates."""
-    table = chosen(runs)
-    settings = table[SETTING].itertuples(index=False)
+    table = tables.chosen(runs)
+    settings = table[tables.SETTING].itertuples(index=False)
     return {name: tuple(setting) for name, setting in zip(table["dataset"], settings, strict=True)}
 
 

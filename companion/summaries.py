@@ -6,21 +6,9 @@ import itertools
 
 import pandas as pd
 
-from companion import published, verdicts, words
+from companion import published, tables, verdicts, words
 from companion.claim_tables import numbers
 from companion.rules import MODELS
-from companion.tables import (
-    METRIC_NAMES,
-    MODEL_NAMES,
-    SETTING,
-    choices,
-    difference,
-    of_datasets,
-    of_model,
-    setting_text,
-    split_grid,
-    with_gaps,
-)
 
 MEASURES = {
     "penalized": "the published setting",
@@ -38,11 +26,11 @@ def measures(runs: pd.DataFrame) -> pd.DataFrame:
     metrics = ("test_cross_entropy", "test_accuracy", "gap_cross_entropy")
     rows = []
     for (method, name), model in itertools.product(MEASURES.items(), MODELS):
-        mine = with_gaps(of_model(runs, model))
-        found = {metric: difference(mine, metric, method) for metric in metrics}
+        mine = tables.with_gaps(tables.of_model(runs, model))
+        found = {metric: tables.difference(mine, metric, method) for metric in metrics}
         if (first := found[metrics[0]]) is not None:
-            row = {"Measure": name, "Network": MODEL_NAMES[model], "Pairs of runs": first.n}
-            said = {words.capital(METRIC_NAMES[each]): found[each] for each in metrics}
+            row = {"Measure": name, "Network": tables.MODEL_NAMES[model], "Pairs of runs": first.n}
+            said = {words.capital(tables.METRIC_NAMES[each]): found[each] for each in metrics}
             rows.append(row | {each: verdicts.phrase(said[each], "it") for each in said})
     return pd.DataFrame(rows)
 
@@ -87,16 +75,18 @@ def answer(
         >>> answer(pd.DataFrame(), pd.DataFrame(), pd.DataFrame())["choice_chest"]
         'nothing yet'
     """
-    wide, _ = split_grid(of_model(grid, model))
+    wide, _ = tables.split_grid(tables.of_model(grid, model))
     said = {}
     for name, runs, dataset in (("chest", chest, "pneumoniamnist"), ("skin", skin, "ham10000")):
         for word, method in (("published", "penalized"), ("augmentation", "augmented")):
             for short, metric in (("loss", "test_cross_entropy"), ("accuracy", "test_accuracy")):
-                found = difference(of_model(runs, model), metric, method)
-                phrase = verdicts.phrase(found, f"the {METRIC_NAMES[metric]}")
+                found = tables.difference(tables.of_model(runs, model), metric, method)
+                phrase = verdicts.phrase(found, f"the {tables.METRIC_NAMES[metric]}")
                 said[f"{word}_{name}_{short}"] = phrase
-        picked = choices(of_datasets(wide, [dataset]))[SETTING].itertuples(index=False)
-        settings = [f"a weight of {setting_text(*each)}" for each in picked]
+        picked = tables.choices(tables.of_datasets(wide, [dataset]))[tables.SETTING].itertuples(
+            index=False
+        )
+        settings = [f"a weight of {tables.setting_text(*each)}" for each in picked]
         text = " or ".join(settings).replace("a weight of no penalty", "no penalty")
         said[f"choice_{name}"] = text or "nothing yet"
     return said

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -360,3 +363,8 @@ def test_margins_stand_in_the_words():
     assert f"{100 * found['overhead'].margin:g} %" in found["overhead"].reproduced
     for rule in found.values():
         assert "{" not in rule.reproduced + rule.refuted + rule.unknown
+
+
+def test_judging_draws_nothing():
+    code = "import sys, companion.claims; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
