@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -13,22 +13,13 @@ from companion import published, verdicts
 from companion.claims import Claim, Judgement
 from companion.rules import Part, change_text, changes, on_scale, printed, range_text, rules
 from companion.tables import published_table
+from companion.words import DASH
+from companion.words import number as number_text
 from varreg.lab.statistics import mean_interval
 
 if TYPE_CHECKING:
     from IPython.display import HTML
 
-__all__ = [
-    "claims_html",
-    "counts",
-    "link",
-    "numbers",
-    "published_text",
-    "rules_html",
-    "shifts",
-    "show_claims",
-    "show_rules",
-]
 
 COLUMNS = ("Claim", "Published", "Verdict", "Measured", "Make it again")
 NUMBERS_NOTEBOOK = "04_published_numbers"
@@ -46,6 +37,8 @@ CAVEAT_WORDS = {
     "contradicted": "not seen here",
     "cannot be known": "cannot be known",
 }
+#: What a second verdict is about, by rule, where it is not the best weight above zero.
+SECOND = {"stability": "larger weights", "overhead": "all features"}
 #: Whether a printed change lies where one further run is expected, by the verdict on it.
 IN_RANGE = {"reproduced": "yes", "not reproduced": "no", "cannot be known": "cannot be told"}
 
@@ -81,9 +74,9 @@ def shifts(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
     for shift in published.SHIFTS:
         if shift.experiment != experiment:
             continue
-        column = "test_accuracy" if shift.metric == "accuracy" else "test_cross_entropy"
-        values = changes(runs, column, shift.method, shift.reference)
         relative = shift.metric == "loss"
+        column = "test_cross_entropy" if relative else "test_accuracy"
+        values = changes(runs, column, shift.method, shift.reference)
         word = verdicts.of_number(on_scale(shift), values, null=0)
         rows.append(
             {
@@ -136,58 +129,28 @@ def published_text(claim: Claim) -> str:
         return "two curves"
     if claim.kind == "number":
         number = _number(claim)
-        text = f"{number.value:.4f}"
-        scaled = number.comparable != number.value
-        return f"{text}; {number.comparable:.4f} on one scale" if scaled else text
-    shift = _shift(claim)
-    if shift is None:
+        printed_text, fair = f"{number.value:.4f}", f"{number.comparable:.4f}"
+    elif (shift := _shift(claim)) is None:
         return "in words"
-    text = _change_text(shift.value, shift.metric)
-    if claim.kind == "change" and _fair(shift) != shift.value:
-        text += f"; {_change_text(_fair(shift), shift.metric)} on one scale"
-    return text
-
-
-def claims_html(judgements: Sequence[Judgement]) -> str:
-    """Claims with their verdicts as a table, a row a claim, that turns into cards on a phone."""
-    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
-    body = "\n".join(_row(judgement) for judgement in judgements)
-    return (
-        f'<table class="dataframe claims">\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table>"
-    )
-
-
-def rules_html() -> str:
-    """The rules as a table."""
-    body = "\n".join(
-        f'<tr id="rule-{rule.name}"><th>{rule.name}</th><td data-label="Reproduced">'
-        f'{html.escape(rule.reproduced)}</td><td data-label="Not reproduced">'
-        f'{html.escape(rule.refuted)}</td><td data-label="Cannot be known">'
-        f"{html.escape(rule.unknown)}</td></tr>"
-        for rule in rules().values()
-    )
-    head = "".join(
-        f"<th>{name}</th>" for name in ("Rule", "Reproduced", "Not reproduced", "Cannot be known")
-    )
-    return (
-        f'<table class="dataframe claims">\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table>"
-    )
+    else:
+        printed_text = _change_text(shift.value, shift.metric)
+        fair = _change_text(_fair(shift), shift.metric)
+    told = claim.kind == "words" or fair == printed_text
+    return printed_text if told else f"{printed_text}; {fair} on one scale"
 
 
 def show_claims(judgements: Sequence[Judgement]) -> HTML:
-    """Print claims in a notebook."""
-    from IPython.display import HTML
-
-    return HTML(claims_html(judgements))
+    """Print claims with their verdicts in a notebook, a row a claim."""
+    return _html({f"claim-{each.claim.id}": _cells(each) for each in judgements}, COLUMNS)
 
 
 def show_rules() -> HTML:
     """Print the rules in a notebook."""
-    from IPython.display import HTML
-
-    return HTML(rules_html())
+    rows = {}
+    for rule in rules().values():
+        said = (rule.reproduced, rule.refuted, rule.unknown)
+        rows[f"rule-{rule.name}"] = (rule.name, *map(html.escape, said))
+    return _html(rows, ("Rule", "Reproduced", "Not reproduced", "Cannot be known"))
 
 
 def link(target: str, text: str) -> str:
@@ -205,50 +168,17 @@ def link(target: str, text: str) -> str:
     return f'<a href="../notebooks/{notebook}.html#{anchor}">{text}</a>'
 
 
-def _row(judgement: Judgement) -> str:
-    claim = judgement.claim
-    second = judgement.second_verdict
-    verdict = _badge(judgement.verdict, claim.kind)
-    measured = _parts_html(judgement.parts)
-    if claim.of is not None:
-        verdict += f'<div><small>as <a href="#claim-{claim.of}">in words</a></small></div>'
-    if second is not None:
-        verdict += f"<div><small>{_second_name(claim)}</small> {_badge(second, claim.kind)}</div>"
-        measured += (
-            f"<details><summary>{_second_name(claim)}</summary>{_parts_html(judgement.chosen)}"
-            "</details>"
-        )
-    cells = (
-        f"{html.escape(claim.text)}<div><small>{html.escape(claim.place)}</small></div>",
-        f"{html.escape(published_text(claim))}{_definition(claim)}"
-        f"<div><small>{html.escape(claim.what)} "
-        f"{link(f'{NUMBERS_NOTEBOOK}#{claim.section}', 'Shown here')}.</small></div>",
-        verdict,
-        measured,
-        f"{link(claim.figure, 'figure')}<div><code>{html.escape(claim.command)}</code></div>"
-        f'<div><small>rule: <a href="{RULES_PAGE}#rule-{claim.rule}">{claim.rule}</a>'
-        "</small></div>",
-    )
-    columns = "".join(
-        f'<td data-label="{name}">{cell}</td>' for name, cell in zip(COLUMNS, cells, strict=True)
-    )
-    return f'<tr id="claim-{claim.id}">{columns}</tr>'
-
-
-def _second_name(claim: Claim) -> str:
-    """What the second verdict is about."""
-    return {"stability": "larger weights", "overhead": "all features"}.get(
-        claim.rule, "best weight above 0"
-    )
-
-
 def _parts_html(parts: Sequence[Part]) -> str:
     """A line a part; what several networks share is said once."""
     if not any(part.n for part in parts):
-        return "<div>\u2013</div>"
+        return f"<div>{DASH}</div>"
     lines = []
     for label, group in itertools.groupby(parts, key=lambda part: part.label):
-        values = [f"{_network(part)}{_unbroken(part.text)}" for part in group]
+        values = [
+            (f"<small>{html.escape(part.network)}</small> " if part.network else "")
+            + _unbroken(part.text)
+            for part in group
+        ]
         head = f"{html.escape(label)}:"
         lines += [f"{head} {values[0]}"] if len(values) == 1 else [head, *values]
     seeds = sorted({part.n for part in parts})
@@ -257,17 +187,13 @@ def _parts_html(parts: Sequence[Part]) -> str:
     return "".join(f"<div>{line}</div>" for line in lines)
 
 
-def _network(part: Part) -> str:
-    return f"<small>{html.escape(part.network)}</small> " if part.network else ""
-
-
 def _unbroken(text: str) -> str:
     """A mean and its interval stay on one line."""
     first, mark, rest = text.partition(";")
     return html.escape(first).replace(" ", "&nbsp;") + html.escape(mark + rest)
 
 
-def _badge(verdict: str, kind: str = "words") -> str:
+def _badge(verdict: str, kind: str) -> str:
     name, word = verdict.replace(" ", "-"), verdict
     if kind == "caveat":
         name, word = "caveat", CAVEAT_WORDS[verdict]
@@ -280,33 +206,20 @@ def _number(claim: Claim) -> published.Number:
     return published.find(by["experiment"], by["method"], by["metric"], source=source)
 
 
-def _definition(claim: Claim) -> str:
-    """What a printed number is; the changes say it in their words."""
-    if claim.kind != "number":
-        return ""
-    return f"<div><small>Definition: {html.escape(_number(claim).definition)}.</small></div>"
-
-
 def _shift(claim: Claim) -> published.Shift | None:
     """The size that the paper prints for a claim, if it prints one."""
+    by = claim.by
     if claim.kind == "change":
-        return printed(claim.by["experiment"], claim.by["metric"], claim.by["reference"])
+        return printed(by["experiment"], by["metric"], by["reference"])
     names = {("test_accuracy",): "accuracy", ("test_cross_entropy",): "loss"}
-    metric = names.get(tuple(claim.by.get("metrics", ())))
-    if metric is None:
-        return None
-    return printed(claim.by["study"], metric, claim.by.get("reference", "baseline"))
+    metric = names.get(tuple(by.get("metrics", ())))
+    return metric and printed(by["study"], metric, by.get("reference", "baseline"))
 
 
 def _shift_definition(shift: published.Shift) -> str:
     """What the two numbers are that a printed change is the difference of."""
-    source = published.TABLES[shift.experiment]
-    old, new = (
-        published.find(shift.experiment, method, shift.metric, source=source).definition
-        for method in (shift.reference, shift.method)
-    )
     # What the bar showed; that it was a bar is said once.
-    old, new = (text.rpartition("running ")[2] for text in (old, new))
+    old, new = (each.definition.rpartition("running ")[2] for each in _ends(shift))
     return f"two progress bars: {old}" + (f"; {new}" if new != old else "")
 
 
@@ -314,14 +227,68 @@ def _fair(shift: published.Shift) -> float:
     """The published change on one scale."""
     if shift.metric == "accuracy":
         return shift.value
-    source = published.TABLES[shift.experiment]
-    new, old = (
-        published.find(shift.experiment, method, "loss", source=source).comparable
-        for method in (shift.method, shift.reference)
-    )
+    old, new = (each.comparable for each in _ends(shift))
     return 100 * (new / old - 1)
 
 
 def _change_text(value: float, metric: str) -> str:
-    unit = "points" if metric == "accuracy" else "%"
-    return f"{value:+.2f} {unit}".replace("-", "\u2212")
+    return f"{number_text(value, 2, signed=True)} {'points' if metric == 'accuracy' else '%'}"
+
+
+def _html(rows: Mapping[str, Sequence[str]], columns: Sequence[str]) -> HTML:
+    """A table of cells of HTML, by the anchor of their row, that turns into cards on a phone."""
+    from IPython.display import HTML
+
+    head = "".join(f"<th>{name}</th>" for name in columns)
+    lines = []
+    for anchor, cells in rows.items():
+        line = "".join(
+            f"<th>{cell}</th>" if name == "Rule" else f'<td data-label="{name}">{cell}</td>'
+            for name, cell in zip(columns, cells, strict=True)
+        )
+        lines.append(f'<tr id="{anchor}">{line}</tr>')
+    body = "\n".join(lines)
+    return HTML(
+        f'<table class="dataframe claims">\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table>"
+    )
+
+
+def _cells(judgement: Judgement) -> tuple[str, ...]:
+    claim = judgement.claim
+    second = judgement.second_verdict
+    verdict = _badge(judgement.verdict, claim.kind)
+    measured = _parts_html(judgement.parts)
+    if claim.of is not None:
+        verdict += _small(f'as <a href="#claim-{claim.of}">in words</a>')
+    if second is not None:
+        name = SECOND.get(claim.rule, "best weight above 0")
+        verdict += f"<div><small>{name}</small> {_badge(second, claim.kind)}</div>"
+        measured += f"<details><summary>{name}</summary>{_parts_html(judgement.chosen)}</details>"
+    definition = ""  # of a printed number; the changes say it in their words
+    if claim.kind == "number":
+        definition = _small(f"Definition: {html.escape(_number(claim).definition)}.")
+    section = link(f"{NUMBERS_NOTEBOOK}#{claim.section}", "Shown here")
+    return (
+        html.escape(claim.text) + _small(html.escape(claim.place)),
+        html.escape(published_text(claim))
+        + definition
+        + _small(f"{html.escape(claim.what)} {section}."),
+        verdict,
+        measured,
+        f"{link(claim.figure, 'figure')}<div><code>{html.escape(claim.command)}</code></div>"
+        + _small(f'rule: <a href="{RULES_PAGE}#rule-{claim.rule}">{claim.rule}</a>'),
+    )
+
+
+def _small(text: str) -> str:
+    return f"<div><small>{text}</small></div>"
+
+
+def _ends(shift: published.Shift) -> list[published.Number]:
+    """The two numbers, the reference's first."""
+    source = published.TABLES[shift.experiment]
+    return [
+        published.find(shift.experiment, method, shift.metric, source=source)
+        for method in (shift.reference, shift.method)
+    ]

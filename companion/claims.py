@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,8 +19,6 @@ from companion import records, verdicts
 from companion.records import Evidence
 from companion.rules import RULES, Part, Records, read
 from varreg.lab.ledger import Ledger, default_results
-
-__all__ = ["KINDS", "STUDIES", "Claim", "Judgement", "judge", "load", "moved", "recorded", "stale"]
 
 KINDS = ("words", "caveat", "number", "change", "figure")
 #: Every study and probe that a claim rests on; besides these, the benchmark ``overhead``.
@@ -133,10 +131,11 @@ def judge(records: Records, study: str | None = None) -> list[Judgement]:
         >>> [judgement.claim.id for judgement in judge({}, "skin")][:2]
         ['skin-overfitting', 'skin-narrower-gap']
     """
-    if study is not None:
-        mine = [claim for claim in load() if claim.kind == "words"]
-        return [_judge(claim, records) for claim in mine if claim.by.get("study") == study]
-    return [_judge(claim, records) for claim in load()]
+    return [
+        _judge(claim, records)
+        for claim in load()
+        if study is None or (claim.kind == "words" and claim.by.get("study") == study)
+    ]
 
 
 def moved() -> pd.DataFrame:
@@ -159,34 +158,33 @@ def moved() -> pd.DataFrame:
 
 def stale(judgements: Sequence[Judgement]) -> list[str]:
     """Say which locked verdicts no longer follow from the runs, and what follows instead."""
-    lines = []
-    for judgement in judgements:
-        claim = judgement.claim
+    return [
+        f"{each.claim.id}: {name} locked {locked!r}, follows {follows!r}"
+        for each in judgements
         for name, locked, follows in (
-            ("verdict", claim.verdict, judgement.verdict),
-            ("chosen", claim.chosen, judgement.second_verdict),
-        ):
-            if locked != follows:
-                lines.append(f"{claim.id}: {name} locked {locked!r}, follows {follows!r}")
-    return lines
+            ("verdict", each.claim.verdict, each.verdict),
+            ("chosen", each.claim.chosen, each.second_verdict),
+        )
+        if locked != follows
+    ]
 
 
 def _judge(claim: Claim, records: Records) -> Judgement:
-    both = [False] if claim.chosen is None else [False, True]
     if claim.rule == "parts":
         rests_on = [_judge(other, records) for other in load() if other.id in claim.by["claims"]]
-        return Judgement(claim, *(_parts(rests_on, second) for second in both))
-    rule = RULES[claim.rule]
-    parts = (tuple(rule(records, second, **claim.by)) for second in both)
+        ask = partial(_parts, rests_on)
+    else:
+        ask = partial(RULES[claim.rule], records, **claim.by)
+    asked = [ask()] if claim.chosen is None else [ask(), ask(second=True)]
     words = next((_judge(other, records) for other in load() if other.id == claim.of), None)
-    return Judgement(claim, *parts, of=words)
+    return Judgement(claim, *map(tuple, asked), of=words)
 
 
-def _parts(judgements: Sequence[Judgement], second: bool) -> tuple[Part, ...]:
+def _parts(judgements: Sequence[Judgement], second: bool = False) -> list[Part]:
     """The verdicts on other claims, as parts of one."""
     parts = []
     for judgement in judgements:
         word = judgement.second_verdict if second else judgement.verdict
         seeds = max((part.n for part in judgement.parts), default=0)
         parts.append(Part(judgement.claim.id.replace("-", ", "), word, seeds, word))
-    return tuple(parts)
+    return parts

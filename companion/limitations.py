@@ -11,17 +11,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from scipy import stats
 
-from companion import published, tables, verdicts
+from companion import published, tables, verdicts, words
 from varreg.lab.statistics import Interval, wilson
-
-__all__ = [
-    "FACTORS",
-    "facts",
-    "margins_table",
-    "provenance_table",
-    "repeats",
-    "resolution_table",
-]
 
 #: Margins to try beside the one in use, as multiples of it.
 FACTORS = (0.5, 1.0, 2.0)
@@ -61,18 +52,20 @@ def facts(
     images = {split: sum(counts) for split, counts in published.CHEST_IMAGES.items()}
     share = {name: 100 * published.CHEST_IMAGES[name][1] / images[name] for name in images}
     tested = int((differences["n"] > 1).sum())
-    found = dict.fromkeys(
-        ("accuracy", "accuracy_low", "accuracy_high", "deviations", "times_features"), math.nan
-    )
+    accuracy = low = high = times = deviations = math.nan
     if len(paired):
         accuracy = float(paired.loc[paired["method"] == "baseline", "test_accuracy"].mean())
         low, high = wilson(round(accuracy * images["test"]), images["test"])
-        found |= {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
     if len(protocol) and len(paired):
-        found["times_features"] = float((protocol["size"].max() / paired["size"].max()) ** 2)
+        times = float((protocol["size"].max() / paired["size"].max()) ** 2)
     if len(protocol) and (seeds := protocol["seed"].nunique()) > 1:
-        found["deviations"] = float(stats.t.ppf(0.975, seeds - 1) * math.sqrt(1 + 1 / seeds))
-    return found | {
+        deviations = float(stats.t.ppf(0.975, seeds - 1) * math.sqrt(1 + 1 / seeds))
+    return {
+        "accuracy": accuracy,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "deviations": deviations,
+        "times_features": times,
         "test_images": images["test"],
         "val_images": images["val"],
         "train_share": share["train"],
@@ -92,26 +85,20 @@ def resolution_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns:
         A row a study, data set and network, with half the width of the 95 % interval.
     """
-    rows = []
-    for study, runs in studies.items():
-        found = tables.differences(
-            runs, ["test_accuracy", "test_cross_entropy"], [("penalized", "baseline")]
-        )
-        for _, group in found.groupby(tables.GROUP, sort=False, dropna=False):
-            first = group.iloc[0]
-            row = {
-                "Study": study,
-                "Data": tables.data_name(first["dataset"], first["split"], first["size"]),
-                "Network": tables.MODEL_NAMES[first["model"]],
-                "Pairs": int(first["n"]),
-            }
-            for each in group.itertuples():
-                half = (each.high - each.low) / 2
-                row[f"Half-width, {tables.METRIC_NAMES[each.metric]}"] = (
-                    f"{half:.3f}" if each.n > 1 else "\u2013"
-                )
-            rows.append(row)
-    return pd.DataFrame(rows)
+    metrics = ["test_accuracy", "test_cross_entropy"]
+    every = [
+        tables.differences(runs, metrics, [("penalized", "baseline")]).assign(study=study)
+        for study, runs in studies.items()
+    ]
+    found = pd.concat(every, ignore_index=True)
+    found["half"] = (found["high"] - found["low"]) / 2
+    index = ["study", *tables.GROUP, "n"]
+    wide = found.pivot(index=index, columns="metric", values="half").reindex(columns=metrics)
+    rows = found.drop_duplicates(index)[index].join(wide, on=index)
+    columns = {"Study": "study"} | tables.HEAD | {"Pairs": "n"}
+    for name in metrics:
+        columns[f"Half-width, {tables.METRIC_NAMES[name]}"] = (name, ".3f")
+    return words.printed(rows, columns)
 
 
 def margins_table(differences: pd.DataFrame, factors: Sequence[float] = FACTORS) -> pd.DataFrame:
@@ -127,14 +114,14 @@ def margins_table(differences: pd.DataFrame, factors: Sequence[float] = FACTORS)
     rows = []
     for factor in factors if len(differences) else ():
         margin = factor * verdicts.MARGIN
-        words = [
+        said = [
             verdicts.of_difference(
                 Interval(row.mean, row.low, row.high, row.n), tables.better(row.metric), margin
             )
             for row in differences.itertuples()
         ]
-        counts = {word: words.count(word) for word in verdicts.VERDICTS if word != "partly"}
-        rows.append({"Margin": f"{margin:g}", "Comparisons": len(words)} | counts)
+        counts = {word: said.count(word) for word in verdicts.VERDICTS if word != "partly"}
+        rows.append({"Margin": f"{margin:g}", "Comparisons": len(said)} | counts)
     return pd.DataFrame(rows)
 
 
@@ -144,21 +131,19 @@ def provenance_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Args:
         studies: Name -> rows of a ledger.
     """
+    columns = {
+        "Package": "version",
+        "Commit": "commit",
+        "PyTorch": "torch_version",
+        "Device": "device",
+        "Recorded": "recorded_at",
+    }
     rows = []
     for study, runs in studies.items():
-        if runs.empty:
-            continue
-        rows.append(
-            {
-                "Study": study,
-                "Rows": len(runs),
-                "Package": _all(runs["version"]),
-                "Commit": _all(runs["commit"]),
-                "PyTorch": _all(runs["torch_version"]),
-                "Device": _all(runs["device"]),
-                "Recorded": _all(runs["recorded_at"].str[:10]),
-            }
-        )
+        if len(runs):
+            days = runs.assign(recorded_at=runs["recorded_at"].str[:10])
+            said = {heading: _all(days[name]) for heading, name in columns.items()}
+            rows.append({"Study": study, "Rows": len(runs)} | said)
     return pd.DataFrame(rows)
 
 
@@ -187,11 +172,9 @@ def repeats(studies: Mapping[str, pd.DataFrame]) -> dict[str, int]:
             continue
         made_before = runs["version"].map(lambda text: _version(text) < NEW_KERNEL)
         changed = (runs["variance_weight"] > 0) & made_before
-        counts["same"] += int((~changed).sum())
-        counts["changed"] += int(changed.sum())
-        counts["changed_all_features"] += int(
-            (changed & (runs["feature_sampling_ratio"] == 1)).sum()
-        )
+        whole = changed & (runs["feature_sampling_ratio"] == 1)
+        for name, rows in zip(counts, (~changed, changed, whole), strict=True):
+            counts[name] += int(rows.sum())
     return counts
 
 

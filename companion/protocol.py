@@ -16,9 +16,8 @@ import pandas as pd
 from companion.published import EXPERIMENTS, PROTOCOL
 from companion.studies.ambiguities import ALTERNATIVES
 from companion.tables import DATASET_NAMES, MODEL_NAMES, SETTING, setting_text
+from companion.words import DASH
 from varreg.lab.runs import RunSpec
-
-__all__ = ["OURS", "Ours", "ambiguities_table", "done"]
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunSpec)}
 NUMBERS_PAGE = '<a href="../notebooks/04_published_numbers.html">every published number</a>'
@@ -103,20 +102,20 @@ OURS: Mapping[str, Ours] = {
     ),
 }
 
-_WORDS: Mapping[str, Callable[[object], str]] = {
-    "dataset": lambda value: DATASET_NAMES[value],
-    "split": lambda value: {"paper": "by image", "lesion": "by lesion"}[value],
-    "size": lambda value: f"{value:g} pixels",
-    "normalize": lambda value: {"unit": "divided by 255", "standard": "standardized"}[value],
-    "equalize": lambda value: "contrast enhanced" if value else "no contrast enhancement",
-    "model": lambda value: MODEL_NAMES[value],
-    "init": lambda value: {"glorot": "Glorot, as Keras", "default": "PyTorch's default"}[value],
-    "optimizer": lambda value: value.capitalize(),
+_WORDS: Mapping[str, Mapping[object, str] | Callable[[object], str]] = {
+    "dataset": DATASET_NAMES,
+    "split": {"paper": "by image", "lesion": "by lesion"},
+    "size": "{:g} pixels".format,
+    "normalize": {"unit": "divided by 255", "standard": "standardized"},
+    "equalize": {True: "contrast enhanced", False: "no contrast enhancement"},
+    "model": MODEL_NAMES,
+    "init": {"glorot": "Glorot, as Keras", "default": "PyTorch's default"},
+    "optimizer": str.capitalize,
     "patience": lambda value: "no stopping" if math.isnan(value) else f"{value:g}",
-    "monitor": lambda value: {
+    "monitor": {
         "total": "the total; best weights kept",
         "cross_entropy": "the cross-entropy, not scaled; best weights kept",
-    }[value],
+    },
 }
 
 
@@ -136,8 +135,7 @@ def ambiguities_table(
         Columns ``Topic, Paper and report, Released notebooks, Our runs of the protocol, Our paired
         studies, Tested``; the last one holds links.
     """
-    names = effects[["experiment", "topic", "choice"]]
-    run = set(names.itertuples(index=False, name=None))
+    run = set(effects[["experiment", "topic", "choice"]].itertuples(index=False, name=None))
     rows = []
     for topic in PROTOCOL:
         ours = OURS[topic.name]
@@ -148,7 +146,7 @@ def ambiguities_table(
                 "Released notebooks": topic.released,
                 "Our runs of the protocol": ours.protocol or _all_done(protocol, ours),
                 "Our paired studies": ours.small or ours.protocol or _all_done(small, ours),
-                "Tested": _tested(ours, run) or "\u2013",
+                "Tested": _tested(ours, run) or DASH,
             }
         )
     return pd.DataFrame(rows)
@@ -169,7 +167,7 @@ def done(runs: pd.DataFrame, fields: Sequence[str]) -> str:
         ('0.001', '25 baseline, 30 penalized', 'no contrast enhancement')
     """
     if runs.empty:
-        return "\u2013"
+        return DASH
     if tuple(fields) == tuple(SETTING):
         penalized = runs.loc[runs["method"] == "penalized", list(SETTING)].drop_duplicates()
         return "; ".join(setting_text(*each) for each in penalized.itertuples(index=False))
@@ -181,34 +179,34 @@ def _field(runs: pd.DataFrame, field: str) -> str:
         return str(runs["seed"].nunique())
     whole = runs if field in runs else runs.assign(**{field: DEFAULTS[field]})
     word = _WORDS.get(field, "{:g}".format)
+    say = word.__getitem__ if isinstance(word, Mapping) else word
     by_method = {
-        method: _unique(word(value) for value in group[field].drop_duplicates())
+        method: _unique(say(value) for value in group[field].drop_duplicates())
         for method, group in whole.groupby("method", sort=False)
     }
-    if len(set(by_method.values())) == 1:
-        return next(iter(by_method.values()))
-    return ", ".join(f"{text} {method}" for method, text in by_method.items())
+    return _agreed(by_method, "{1} {0}", ", ")
 
 
 def _all_done(studies: Mapping[str, pd.DataFrame], ours: Ours) -> str:
     """One text for both experiments where they agree."""
     texts = {name: done(studies[name], ours.fields) for name in ours.experiments}
+    return _agreed(texts, "{0}: {1}", "; ")
+
+
+def _agreed(texts: Mapping[str, str], form: str, between: str) -> str:
+    """One text where all agree, else each with its name."""
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
-    return "; ".join(f"{name}: {text}" for name, text in texts.items())
+    return between.join(form.format(*each) for each in texts.items())
 
 
 def _tested(ours: Ours, run: Container[tuple[str, str, str]]) -> str:
     """The alternatives that change one of the fields, and the page."""
-    mine = [
-        each
-        for each in ALTERNATIVES
-        if each.experiment in ours.experiments and set(each.settings) & set(ours.fields)
-    ]
     tried, left = [], []
-    for each in mine:
-        where = tried if (each.experiment, each.topic, each.choice) in run else left
-        where.append(html.escape(each.choice))
+    for each in ALTERNATIVES:
+        if each.experiment in ours.experiments and set(each.settings) & set(ours.fields):
+            where = tried if (each.experiment, each.topic, each.choice) in run else left
+            where.append(html.escape(each.choice))
     parts = [
         f'<a href="../notebooks/05_evidence.html#fig-sensitivity">{_unique(tried)}</a>'
         * bool(tried),

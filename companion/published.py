@@ -12,29 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = [
-    "CHEST_IMAGES",
-    "EXPERIMENTS",
-    "FEATURE_SAMPLING_RATIO",
-    "LAMBDA",
-    "NUMBERS",
-    "PROTOCOL",
-    "RELEASED_BAR",
-    "RELEASED_LOG",
-    "SHIFTS",
-    "SHOWN",
-    "SILENT",
-    "SKIN_CLASSES",
-    "TABLES",
-    "UNKNOWN",
-    "VARIANCE_WEIGHT",
-    "Number",
-    "Shift",
-    "Topic",
-    "find",
-    "select",
-]
-
 EXPERIMENTS = ("chest", "skin")
 
 #: Where the paper prints the final numbers of an experiment.

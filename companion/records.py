@@ -19,16 +19,6 @@ from companion.studies import STUDIES, specs
 from varreg.lab.ledger import Ledger, as_folder, default_results
 from varreg.lab.runs import RunSpec, run_all
 
-__all__ = [
-    "Evidence",
-    "check_parameters",
-    "check_whole",
-    "details",
-    "gather",
-    "live_specs",
-    "recorded",
-]
-
 TRAIN = ("never", "missing", "always")
 #: Data sets that can stand in for the recorded ones of a study, the default first.
 DATASETS = {
@@ -104,24 +94,12 @@ def gather(
         >>> gather("chest", results=".").runs.empty  # a folder without that study
         True
     """
-    check_parameters(
-        study,
-        train=train,
-        dataset=dataset,
-        size=size,
-        seeds=seeds,
-        epochs=epochs,
-        results=results,
-    )
+    live = {"dataset": dataset, "size": size, "seeds": seeds, "epochs": epochs}
+    check_parameters(study, train=train, results=results, **live)
     if train == "never":
         return recorded(study, results)
-    wanted = live_specs(
-        study,
-        dataset or DATASETS[study][0],
-        size or LIVE_SIZE,
-        seeds or LIVE_SEEDS,
-        epochs,
-    )
+    dataset = dataset or DATASETS[study][0]
+    wanted = live_specs(study, dataset, size or LIVE_SIZE, seeds or LIVE_SEEDS, epochs)
     with tempfile.TemporaryDirectory(prefix="varreg-") as scratch:
         folder = Path(results or scratch)
         runs = run_all(wanted, train=train, results=folder)
@@ -175,9 +153,8 @@ def live_specs(
     Returns:
         Every setting of the study once a seed.
     """
-    settings = []
-    for spec in specs(study):
-        changed = dataclasses.replace(
+    settings = dict.fromkeys(
+        dataclasses.replace(
             spec,
             dataset=dataset,
             size=size,
@@ -185,8 +162,8 @@ def live_specs(
             split=(spec.split or "lesion") if dataset == "ham10000" else None,
             epochs=epochs or spec.epochs,
         )
-        if changed not in settings:
-            settings.append(changed)
+        for spec in specs(study)
+    )
     return [
         dataclasses.replace(setting, seed=seed) for seed in range(seeds) for setting in settings
     ]
@@ -243,9 +220,7 @@ def check_parameters(
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise ValueError(
-            f"{name} is {value!r}; allowed are {', '.join(repr(choice) for choice in allowed)}"
-        )
+        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}")
 
 
 def check_whole(name: str, value: object, least: int) -> None:

@@ -10,35 +10,16 @@ import itertools
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
 import numpy as np
 import pandas as pd
 
-from companion import cost, published, verdicts
-from companion.published_numbers.scale import factor_text, variance_parts
+from companion import cost, published, tables, verdicts, words
+from companion.probes.norms import variance_parts
 from companion.records import Evidence, details
-from companion.tables import (
-    DATASET_NAMES,
-    METRIC_NAMES,
-    MODEL_NAMES,
-    SETTING,
-    against_published,
-    better,
-    chosen,
-    crossfit_difference,
-    difference,
-    interval_text,
-    of_datasets,
-    of_model,
-    of_split,
-    setting_difference,
-    setting_text,
-    split_grid,
-    with_gaps,
-)
 from varreg.lab.statistics import (
     Interval,
     PairedDifference,
@@ -46,29 +27,9 @@ from varreg.lab.statistics import (
     prediction_interval,
 )
 
-__all__ = [
-    "MODELS",
-    "RULES",
-    "Part",
-    "Records",
-    "Rule",
-    "change_text",
-    "changes",
-    "on_scale",
-    "printed",
-    "range_text",
-    "read",
-    "rules",
-]
-
 MODELS = ("paper_cnn", "small_cnn")
 #: Runs and curves by study; for a probe, its units and their details.
 Records = Mapping[str, Evidence]
-
-GAP_NAMES = {
-    "gap_val_accuracy": "gap to validation, accuracy",
-    "gap_val_cross_entropy": "gap to validation, cross-entropy",
-}
 
 
 @dataclass(frozen=True)
@@ -129,12 +90,12 @@ def rules() -> dict[str, Rule]:
     found = {}
     for name, entry in read()["rules"].items():
         margin = entry.get("margin", verdicts.MARGIN)
-        words = {
+        said = {
             key: text.format(margin=margin, percent=100 * margin)
             for key, text in entry.items()
             if key != "margin"
         }
-        found[name] = Rule(name, margin=margin, **words)
+        found[name] = Rule(name, margin=margin, **said)
     return found
 
 
@@ -181,23 +142,22 @@ def change_text(found: Interval | None, relative: bool) -> str:
         >>> print(change_text(halved, relative=True))
         \u221250.0 [\u221260.0, \u221240.0]
     """
-    if found is None:
-        return "\u2013"
-    ends = (found.mean, found.low, found.high)
-    if relative:
-        ends = tuple(100 * math.expm1(end) for end in ends)
-    return interval_text(*ends, 1, signed=True)
+    return words.change(_percent(found) if found and relative else found, 1)
 
 
 def range_text(values: np.ndarray, relative: bool) -> str:
     """Where the change of one further pair of runs is expected, as printed."""
     if len(values) < 2:
-        return "\u2013"
-    interval = prediction_interval(values)
-    ends = (interval.low, interval.high)
-    if relative:
-        ends = tuple(100 * math.expm1(end) for end in ends)
-    return "{:+.1f} to {:+.1f}".format(*ends).replace("-", "\u2212")
+        return words.DASH
+    found = prediction_interval(values)
+    found = _percent(found) if relative else found
+    return words.between(found.low, found.high, 1, signed=True)
+
+
+def _percent(log: Interval) -> Interval:
+    """A change in percent, from the logarithm of a ratio."""
+    ends = (100 * math.expm1(end) for end in (log.mean, log.low, log.high))
+    return Interval(*ends, log.n)
 
 
 def printed(experiment: str, metric: str, reference: str) -> published.Shift | None:
@@ -214,37 +174,38 @@ def printed(experiment: str, metric: str, reference: str) -> published.Shift | N
         >>> printed("skin", "accuracy", "augmented") is None
         True
     """
-    for shift in published.SHIFTS:
-        if (shift.experiment, shift.metric, shift.reference) == (experiment, metric, reference):
-            return shift
-    return None
+    wanted = (experiment, metric, reference)
+    found = (
+        each
+        for each in published.SHIFTS
+        if wanted == (each.experiment, each.metric, each.reference)
+    )
+    return next(found, None)
 
 
-# One function a rule. `second` asks for the claim's second verdict: the penalty with the best
-# weight above zero, a larger one, or all features.
+# One function a rule. Where a claim may have a second verdict, `second` asks for it: the penalty
+# with the best weight above zero, a larger one, or all features.
 
 
-def _number(
-    records: Records, second: bool, experiment: str, method: str, metric: str
-) -> list[Part]:
+def _number(records: Records, experiment: str, method: str, metric: str) -> list[Part]:
     number = published.find(experiment, method, metric, source=published.TABLES[experiment])
-    row = against_published(_runs(records, f"{experiment}_paper"), [number]).iloc[0]
-    text = interval_text(row["mean"], row["low"], row["high"])
+    row = tables.against_published(_runs(records, f"{experiment}_paper"), [number]).iloc[0]
+    text = words.interval(row["mean"], row["low"], row["high"])
     if row["n"] > 1:
         text += f"; one further run {row['from']:.3f} to {row['to']:.3f}"
     if row["same_n"]:
         text += f"; measured as it was, {row['same']:.3f} (runs: {row['same_n']})"
-    label = METRIC_NAMES["test_cross_entropy" if metric == "loss" else f"test_{metric}"]
+    label = tables.METRIC_NAMES["test_cross_entropy" if metric == "loss" else f"test_{metric}"]
     return [Part(label, text, int(row["n"]), row["verdict"])]
 
 
 def _change(
-    records: Records, second: bool, experiment: str, method: str, reference: str, metric: str
+    records: Records, experiment: str, method: str, reference: str, metric: str
 ) -> list[Part]:
     column = "test_accuracy" if metric == "accuracy" else "test_cross_entropy"
     values = changes(_runs(records, f"{experiment}_paper"), column, method, reference)
     word = verdicts.of_number(on_scale(printed(experiment, metric, reference)), values, null=0)
-    label = f"{METRIC_NAMES[column]}, {'points' if metric == 'accuracy' else '%'}"
+    label = f"{tables.METRIC_NAMES[column]}, {'points' if metric == 'accuracy' else '%'}"
     relative = metric == "loss"
     text = change_text(_mean(values), relative)
     if len(values) > 1:
@@ -254,33 +215,34 @@ def _change(
 
 def _difference(
     records: Records,
-    second: bool,
     study: str,
     metrics: Sequence[str],
     reference: str = "baseline",
     split: str = "",
+    second: bool = False,
 ) -> list[Part]:
-    runs = _gaps(of_split(_runs(records, study), split) if split else _runs(records, study))
+    runs = tables.with_gaps(
+        tables.of_split(_runs(records, study), split) if split else _runs(records, study)
+    )
     method = "tuned" if second else "penalized"
     parts = []
     for metric, model in itertools.product(metrics, MODELS):
-        mine = of_model(runs, model)
-        found = difference(mine, metric, method, reference)
-        word = verdicts.of_difference(found, better(metric), rules()["difference"].margin)
+        mine = tables.of_model(runs, model)
+        found = tables.difference(mine, metric, method, reference)
+        word = verdicts.of_difference(found, tables.better(metric), rules()["difference"].margin)
         name = {"test_accuracy": "accuracy", "test_cross_entropy": "loss"}.get(metric, "")
         size = printed(study, name, reference)
         if word == "reproduced" and size is not None:
             values = changes(mine, metric, method, reference)
             if verdicts.of_number(on_scale(size), values) == "not reproduced":
                 word = "partly"
-        name = GAP_NAMES.get(metric) or METRIC_NAMES[metric]
-        parts.append(_part(name, found, word, network=model))
+        parts.append(_part(tables.METRIC_NAMES[metric], found, word, tables.MODEL_NAMES[model]))
     return parts
 
 
-def _best(records: Records, second: bool) -> list[Part]:
+def _best(records: Records) -> list[Part]:
     """Whether the published setting is beaten, on seeds left out, by what the others choose."""
-    _, twelve = split_grid(of_model(_runs(records, "grid")))
+    _, twelve = tables.split_grid(tables.of_model(_runs(records, "grid")))
     winner = (
         published.VARIANCE_WEIGHT,
         published.FEATURE_SAMPLING_RATIO,
@@ -288,36 +250,41 @@ def _best(records: Records, second: bool) -> list[Part]:
     )
     parts = []
     for name, best in _settings(twelve).items():
-        runs = of_datasets(twelve, [name])
-        found = crossfit_difference(runs, "val_cross_entropy", winner)
+        runs = tables.of_datasets(twelve, [name])
+        found = tables.crossfit_difference(runs, "val_cross_entropy", winner)
         # Every interval must exclude zero, so that no rival is favoured by being picked.
-        rivals = set(runs[SETTING].itertuples(index=False, name=None)) - {winner}
-        ahead = bool(rivals) and all(_ahead(runs, winner, rival) for rival in rivals)
+        rivals = set(runs[tables.SETTING].itertuples(index=False, name=None)) - {winner}
+        leads = [
+            tables.setting_difference(runs, "val_cross_entropy", winner, each) for each in rivals
+        ]
+        ahead = {verdicts.of_difference(lead, -1) for lead in leads} == {"reproduced"}
         beaten = verdicts.of_difference(found, -1) == "reproduced"
         word = "not reproduced" if beaten else "cannot be known"
-        label = f"{DATASET_NAMES[name]}, chosen ({setting_text(*best)}) minus published"
+        label = (
+            f"{tables.DATASET_NAMES[name]}, chosen ({tables.setting_text(*best)}) minus published"
+        )
         parts.append(_part(label, found, "reproduced" if ahead else word))
     return parts
 
 
-def _own(records: Records, second: bool) -> list[Part]:
+def _own(records: Records) -> list[Part]:
     """Whether a data set is better off with its own weight, on seeds left out, than another's."""
-    wide, _ = split_grid(of_model(_runs(records, "grid")))
-    settings = _settings(wide)
+    wide, _ = tables.split_grid(tables.of_model(_runs(records, "grid")))
     parts = []
-    for (name, own), other in itertools.permutations(settings.items(), 2):
-        foreign = other[1]
-        found = crossfit_difference(of_datasets(wide, [name]), "val_cross_entropy", foreign)
+    for (name, own), (other, foreign) in itertools.permutations(_settings(wide).items(), 2):
+        found = tables.crossfit_difference(
+            tables.of_datasets(wide, [name]), "val_cross_entropy", foreign
+        )
         word = verdicts.of_difference(found, -1, rules()["own"].margin)
         label = (
-            f"{DATASET_NAMES[name]}, its choice ({setting_text(*own)}) minus "
-            f"{DATASET_NAMES[other[0]]}'s ({setting_text(*foreign)})"
+            f"{tables.DATASET_NAMES[name]}, its choice ({tables.setting_text(*own)}) minus "
+            f"{tables.DATASET_NAMES[other]}'s ({tables.setting_text(*foreign)})"
         )
         parts.append(_part(label, found, word))
     return parts
 
 
-def _sampling(records: Records, second: bool) -> list[Part]:
+def _sampling(records: Records) -> list[Part]:
     """Whether a step with the sampled penalty takes less time than one with all features."""
     saving = -math.log1p(-rules()["sampling"].margin)
     sampled, whole = cost.RELEASED[published.FEATURE_SAMPLING_RATIO], cost.RELEASED[1.0]
@@ -331,7 +298,7 @@ def _sampling(records: Records, second: bool) -> list[Part]:
     return _steps(records, sampled, whole, judge)
 
 
-def _overhead(records: Records, second: bool) -> list[Part]:
+def _overhead(records: Records, second: bool = False) -> list[Part]:
     """Whether the penalty adds more to a step than the margin."""
     least = math.log1p(rules()["overhead"].margin)
     penalty = cost.RELEASED[1.0 if second else published.FEATURE_SAMPLING_RATIO]
@@ -376,7 +343,7 @@ def _steps(
     return parts
 
 
-def _stability(records: Records, second: bool, larger: Sequence[float]) -> list[Part]:
+def _stability(records: Records, larger: Sequence[float], second: bool = False) -> list[Part]:
     """Factor on the features' variance at the last epoch, against weight 0."""
     weights = larger if second else [published.VARIANCE_WEIGHT]
     measures = {"variance": "variance", "shape": "relative variance"}
@@ -389,29 +356,32 @@ def _stability(records: Records, second: bool, larger: Sequence[float]) -> list[
             log = row[column]
             word = verdicts.of_difference(log, -1, least)
             label = f"{measures[column]}, times that without, weight {weight:g}"
-            parts.append(Part(label, factor_text(log), log.n, word, MODEL_NAMES[row["model"]]))
+            parts.append(
+                Part(label, words.factor(log), log.n, word, tables.MODEL_NAMES[row["model"]])
+            )
     return parts
 
 
-def _gap(records: Records, second: bool, study: str, method: str, metric: str) -> list[Part]:
+def _gap(records: Records, study: str, method: str, metric: str) -> list[Part]:
     found = _mean(_curve_gaps(records, study, metric).get(method))
     word = verdicts.of_difference(found, 1, rules()["gap"].margin)
-    return [_part(f"gap in {_plain(metric)}", found, word)]
+    return [_part(f"gap in {metric.replace('_', '-')}", found, word)]
 
 
-def _narrower(records: Records, second: bool, study: str, method: str, metric: str) -> list[Part]:
+def _narrower(records: Records, study: str, method: str, metric: str) -> list[Part]:
     gaps = _curve_gaps(records, study, metric)
-    found = _paired(gaps.get(method), gaps.get("baseline"))
+    both = {method, "baseline"} <= set(gaps)
+    found = _mean((gaps[method] - gaps["baseline"]).dropna()) if both else None
     word = verdicts.of_difference(found, -1, rules()["narrower"].margin)
-    return [_part(f"gap in {_plain(metric)}, minus the baseline's", found, word)]
+    return [_part(f"gap in {metric.replace('_', '-')}, minus the baseline's", found, word)]
 
 
-def _shown(records: Records, second: bool, study: str, method: str, metric: str) -> list[Part]:
-    (part,) = _gap(records, second, study, method, metric)
-    return [Part(part.label, part.text, part.n, "cannot be known")]
+def _shown(records: Records, study: str, method: str, metric: str) -> list[Part]:
+    (part,) = _gap(records, study, method, metric)
+    return [replace(part, verdict="cannot be known")]
 
 
-def _unjudged(records: Records, second: bool) -> list[Part]:
+def _unjudged(records: Records) -> list[Part]:
     return []
 
 
@@ -444,32 +414,15 @@ def _curve_gaps(records: Records, study: str, metric: str) -> dict[str, pd.Serie
     names = ["key", "method", "seed", "best_epoch"]
     table = records[study].curves.merge(runs[names], on="key")
     table = table[table["epoch"] == table["best_epoch"]]
-    ahead = better(metric) * (table[f"train_{metric}"] - table[f"val_{metric}"])
+    ahead = tables.better(metric) * (table[f"train_{metric}"] - table[f"val_{metric}"])
     table = table.assign(gap=ahead).dropna(subset="gap")
     return {method: group.set_index("seed")["gap"] for method, group in table.groupby("method")}
 
 
-def _gaps(runs: pd.DataFrame) -> pd.DataFrame:
-    """With the gaps to test and to validation images, at the same weights."""
-    gapped = with_gaps(runs)
-    if gapped.empty:
-        return gapped
-    return gapped.assign(
-        gap_val_accuracy=gapped["train_accuracy"] - gapped["val_accuracy"],
-        gap_val_cross_entropy=gapped["val_cross_entropy"] - gapped["train_cross_entropy"],
-    )
-
-
-def _ahead(runs: pd.DataFrame, first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether the whole interval says that the first setting has the lower cross-entropy."""
-    found = setting_difference(runs, "val_cross_entropy", first, second)
-    return verdicts.of_difference(found, -1) == "reproduced"
-
-
 def _settings(runs: pd.DataFrame) -> dict[str, tuple]:
     """Data set -> the setting that validation chooses, no penalty among the candidates."""
-    table = chosen(runs)
-    settings = table[SETTING].itertuples(index=False)
+    table = tables.chosen(runs)
+    settings = table[tables.SETTING].itertuples(index=False)
     return {name: tuple(setting) for name, setting in zip(table["dataset"], settings, strict=True)}
 
 
@@ -480,25 +433,5 @@ def _mean(values: pd.Series | np.ndarray | None) -> PairedDifference | None:
     return paired_difference(values, np.zeros(len(values)))
 
 
-def _paired(first: pd.Series | None, second: pd.Series | None) -> PairedDifference | None:
-    """``first - second`` over the seeds that both have."""
-    if first is None or second is None:
-        return None
-    return _mean((first - second).dropna())
-
-
-def _part(
-    label: str,
-    found: PairedDifference | None,
-    verdict: str,
-    digits: int = 3,
-    network: str = "",
-) -> Part:
-    text = "\u2013"
-    if found is not None:
-        text = interval_text(found.mean, found.low, found.high, digits, signed=True)
-    return Part(label, text, found.n if found else 0, verdict, MODEL_NAMES.get(network, network))
-
-
-def _plain(metric: str) -> str:
-    return metric.replace("_", "-")
+def _part(label: str, found: PairedDifference | None, verdict: str, network: str = "") -> Part:
+    return Part(label, words.change(found), found.n if found else 0, verdict, network)

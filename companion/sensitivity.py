@@ -13,28 +13,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from companion import verdicts
+from companion import verdicts, words
 from companion.studies.ambiguities import ALTERNATIVES, AS_RELEASED, Alternative, keys
-from companion.tables import METRIC_NAMES, better, interval_text
+from companion.tables import METRIC_NAMES, better
 from varreg.lab.columns import METRIC_COLUMNS
 from varreg.lab.statistics import (
     Interval,
-    PairedDifference,
     holm,
     mean_interval,
     paired_difference,
 )
-
-__all__ = [
-    "COLUMNS",
-    "DIFFERENCES",
-    "SAME",
-    "distinct",
-    "effects",
-    "fewest_seeds",
-    "sentence",
-    "table",
-]
 
 #: The paired differences in a row of :func:`effects`, in the order of the printed table.
 DIFFERENCES = ("level_move", "effect", "effect_move")
@@ -96,29 +84,70 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
     table, where a reading counts once.
     """
     stars = _significant(found)
+    rows = found.copy()
+    for name in DIFFERENCES:
+        rows[name] = [
+            words.change(row[name]) + "*" * ((place, name) in stars)
+            if not row["same_as"]
+            else same_text(row["same_as"])
+            for place, row in enumerate(found.to_dict("records"))
+        ]
+    columns = {
+        "Data": "experiment",
+        "Topic": "topic",
+        "Choice": "choice",
+        "Who says so": "source",
+        "Seeds": "seeds",
+        "Baseline": ("level", words.level),
+        "Moves the baseline by": "level_move",
+        "Effect of the penalty": "effect",
+        "Moves the effect by": "effect_move",
+    }
+    return words.printed(rows, columns)
+
+
+def summary(found: pd.DataFrame, metric: str = "test_cross_entropy") -> pd.DataFrame:
+    """What the alternatives say together, in words that follow from the table.
+
+    Args:
+        found: As from :func:`effects`.
+        metric: The metric that it was made for.
+
+    Returns:
+        A row an experiment: how many choices and readings there are, under how many of the readings
+        the interval of the penalty's effect excludes zero, which one moves the baseline most, of
+        those whose interval excludes zero, and the largest mean effect of the penalty.
+    """
     rows = []
-    for place, row in enumerate(found.to_dict("records")):
-        cells = {
-            name: _text(row[name]) + ("*" if (place, name) in stars else "") for name in DIFFERENCES
-        }
-        if row["same_as"]:
-            same = SAME if row["same_as"] == AS_RELEASED else f"as {row['same_as']}"
-            cells = dict.fromkeys(DIFFERENCES, same)
-        level = row["level"]
+    for experiment, group in found.groupby("experiment", sort=False):
+        own = distinct(group)
+        sides = [better(metric) * _side(effect) for effect in own["effect"]]
+        moved = [row for row in own.itertuples() if row.level_move is not None]
+        clear = [row for row in moved if _side(row.level_move)]
+        most = "none measurably" if moved else words.DASH
+        if clear:
+            row = max(clear, key=lambda row: abs(row.level_move.mean))
+            most = f"{row.topic} ({row.choice}), which {verdicts.phrase(row.level_move, 'it')}"
+        elif moved and max(row.level_move.n for row in moved) < 2:
+            most = "too few recorded runs to say"
         rows.append(
             {
-                "Data": row["experiment"],
-                "Topic": row["topic"],
-                "Choice": row["choice"],
-                "Who says so": row["source"],
-                "Seeds": row["seeds"],
-                "Baseline": interval_text(level.mean, level.low, level.high),
-                "Moves the baseline by": cells["level_move"],
-                "Effect of the penalty": cells["effect"],
-                "Moves the effect by": cells["effect_move"],
+                "Data": experiment,
+                "Metric": METRIC_NAMES[metric],
+                "Choices": len(group),
+                "Different readings": len(own),
+                "Penalty better": sides.count(1),
+                "Penalty worse": sides.count(-1),
+                "Moves the baseline most": most,
+                "Largest mean effect": words.number(max(abs(each.mean) for each in own["effect"])),
             }
         )
     return pd.DataFrame(rows)
+
+
+def same_text(choice: str) -> str:
+    """What is said of a choice that gives the runs of another one."""
+    return SAME if choice == AS_RELEASED else f"as {choice}"
 
 
 def fewest_seeds(found: pd.DataFrame) -> int:
@@ -126,29 +155,10 @@ def fewest_seeds(found: pd.DataFrame) -> int:
     return int(found["seeds"].min()) if len(found) else 0
 
 
-def sentence(found: pd.DataFrame, metric: str = "test_cross_entropy") -> str:
-    """What the alternatives say together, in words that follow from the table.
-
-    Args:
-        found: As from :func:`effects`.
-        metric: The metric that it was made for.
-    """
-    parts = [
-        _about(experiment, group, metric)
-        for experiment, group in found.groupby("experiment", sort=False)
-    ]
-    if not parts:
-        return "No run is recorded yet."
-    return " ".join(parts)
-
-
 def _paired(runs: pd.DataFrame, wanted: Sequence[str], metric: str) -> pd.DataFrame:
     """Columns ``baseline`` and ``effect`` by seed, for the seeds that both methods have."""
     mine = runs[runs["key"].isin(wanted)] if len(runs) else runs
-    methods = {
-        name: group.set_index("seed")[metric]
-        for name, group in ([] if mine.empty else mine.groupby("method"))
-    }
+    methods = dict(tuple(mine.set_index("seed").groupby("method")[metric])) if len(mine) else {}
     if set(methods) != {"baseline", "penalized"}:
         return pd.DataFrame(columns=["baseline", "effect"], dtype=float)
     wide = pd.DataFrame(methods).dropna()
@@ -165,18 +175,14 @@ def _outcomes(runs: pd.DataFrame, wanted: Sequence[str]) -> tuple:
 
 def _row(alternative: Alternative, own: pd.DataFrame, released: pd.DataFrame) -> dict[str, object]:
     seeds = own.index.intersection(released.index)
-    moves = {"level_move": None, "effect_move": None}
+    moves = dict.fromkeys(("level_move", "effect_move"))
     if alternative.choice != AS_RELEASED and len(seeds):
-        mine, base = own.loc[seeds], released.loc[seeds]
-        moves = {
-            name: paired_difference(mine[column].to_numpy(), base[column].to_numpy())
-            for name, column in (("level_move", "baseline"), ("effect_move", "effect"))
-        }
+        for name, column in (("level_move", "baseline"), ("effect_move", "effect")):
+            moves[name] = paired_difference(own.loc[seeds, column], released.loc[seeds, column])
     return {
-        "experiment": alternative.experiment,
-        "topic": alternative.topic,
-        "choice": alternative.choice,
-        "source": alternative.source,
+        **{
+            name: getattr(alternative, name) for name in ("experiment", "topic", "choice", "source")
+        },
         "seeds": len(own),
         "level": mean_interval(own["baseline"].to_numpy()),
         "effect": paired_difference(own["effect"].to_numpy(), [0.0] * len(own)),
@@ -196,40 +202,6 @@ def _significant(found: pd.DataFrame) -> set[tuple[int, str]]:
     return {(place, name) for (place, name, _), p in zip(tests, adjusted, strict=True) if p < 0.05}
 
 
-def _about(experiment: str, group: pd.DataFrame, metric: str) -> str:
-    name, own = METRIC_NAMES[metric], distinct(group)
-    better_side = sum(_excludes_zero(effect, better(metric)) for effect in own["effect"])
-    worse_side = sum(_excludes_zero(effect, -better(metric)) for effect in own["effect"])
-    idle = len(group) - len(own)
-    text = f"On {experiment}, {len(group)} choices give {len(own)} different readings"
-    text += f"; {idle} of them change nothing here. Under " if idle else ". Under "
-    text += (
-        f"{better_side + worse_side} of {len(own)} readings the interval of the penalty's effect "
-        f"on {name} excludes zero ({better_side} for the better, {worse_side} for the worse)"
-    )
-    moved = [row for row in own.itertuples() if row.level_move is not None]
-    if not moved:
-        return f"{text}."
-    if max(row.level_move.n for row in moved) < 2:
-        return f"{text}; there are too few recorded runs to say what moves the baseline."
-    largest = max(abs(effect.mean) for effect in own["effect"])
-    penalty = f"the largest mean effect of the penalty under any of them is {largest:.3f}"
-    clear = [row for row in moved if any(_excludes_zero(row.level_move, side) for side in (1, -1))]
-    if not clear:
-        return f"{text}. No other choice measurably moves the baseline; {penalty}."
-    most = max(clear, key=lambda row: abs(row.level_move.mean))
-    return (
-        f"{text}. The baseline itself is moved most by {most.topic} ({most.choice}), which "
-        f"{verdicts.phrase(most.level_move, 'it')}; {penalty}."
-    )
-
-
-def _excludes_zero(interval: Interval, side: int) -> bool:
-    """Whether the whole interval lies on one side of zero; a single run has none."""
-    return interval.low > 0 if side > 0 else interval.high < 0
-
-
-def _text(difference: PairedDifference | None) -> str:
-    if difference is None:
-        return "\u2013"
-    return interval_text(difference.mean, difference.low, difference.high, signed=True)
+def _side(interval: Interval) -> int:
+    """On which side of zero the whole interval lies, 0 for neither; a single run has none."""
+    return int(interval.low > 0) - int(interval.high < 0)

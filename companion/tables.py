@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from companion import verdicts
+from companion import verdicts, words
 from companion.published import SKIN_CLASSES, Number
 from varreg.lab.methods import METHODS
 from varreg.lab.statistics import (
+    Interval,
     PairedDifference,
     holm,
     mean_interval,
@@ -28,46 +29,6 @@ from varreg.lab.statistics import (
 if TYPE_CHECKING:
     from IPython.display import HTML
 
-__all__ = [
-    "DATASET_NAMES",
-    "METHOD_NAMES",
-    "METRIC_NAMES",
-    "MODEL_NAMES",
-    "against_published",
-    "better",
-    "choices",
-    "choices_summary",
-    "choices_table",
-    "chosen",
-    "chosen_weights",
-    "cost",
-    "cost_table",
-    "crossfit_difference",
-    "data_name",
-    "difference",
-    "differences",
-    "differences_table",
-    "grid_means",
-    "hindsight",
-    "hindsight_table",
-    "interval_text",
-    "levels_table",
-    "of_datasets",
-    "of_model",
-    "of_split",
-    "pick_counts",
-    "possible",
-    "published_table",
-    "recalls",
-    "setting_difference",
-    "setting_text",
-    "settings_table",
-    "show",
-    "split_grid",
-    "spread_differences",
-    "to_html",
-    "with_gaps",
-]
 
 METHOD_NAMES = {name: method.title for name, method in METHODS.items()}
 MODEL_NAMES = {"paper_cnn": "paper's network", "small_cnn": "small CNN", "resnet18": "ResNet-18"}
@@ -87,6 +48,8 @@ METRIC_NAMES = {
     "test_ece": "test calibration error",
     "gap_accuracy": "gap in accuracy",
     "gap_cross_entropy": "gap in cross-entropy",
+    "gap_val_accuracy": "gap to validation, accuracy",
+    "gap_val_cross_entropy": "gap to validation, cross-entropy",
     "val_cross_entropy": "validation cross-entropy",
     "val_accuracy": "validation accuracy",
     "val_auroc": "validation AUROC",
@@ -101,6 +64,12 @@ GROUP = ["dataset", "split", "size", "model"]
 SETTING = ["variance_weight", "feature_sampling_ratio", "lambda_"]
 #: The setting of a run without a penalty, a candidate wherever a setting is chosen.
 NO_PENALTY = (0.0, 1.0, 1.0)
+#: What names the data and the network of a row, as printed.
+HEAD = {
+    "Data": (["dataset", "split", "size"], lambda *names: data_name(*names)),
+    "Network": ("model", lambda name: MODEL_NAMES.get(name, name)),
+}
+METRIC = {"Metric": ("metric", lambda name: METRIC_NAMES.get(name, name))}
 
 
 def better(metric: str) -> int:
@@ -131,7 +100,8 @@ def with_gaps(runs: pd.DataFrame) -> pd.DataFrame:
     """Add the generalization gaps: how much worse a model does on test than on training data.
 
     ``gap_accuracy`` is training minus test, ``gap_cross_entropy`` test minus training, both at
-    the same checkpoint: positive means overfitting.
+    the same checkpoint: positive means overfitting. ``gap_val_accuracy`` and
+    ``gap_val_cross_entropy`` are those to the validation data.
 
     Example:
         >>> runs = pd.DataFrame({"train_accuracy": [0.9], "test_accuracy": [0.8],
@@ -139,12 +109,13 @@ def with_gaps(runs: pd.DataFrame) -> pd.DataFrame:
         >>> with_gaps(runs)[["gap_accuracy", "gap_cross_entropy"]].round(3).values.tolist()
         [[0.1, 0.3]]
     """
-    if runs.empty:
-        return runs.copy()
-    return runs.assign(
-        gap_accuracy=runs["train_accuracy"] - runs["test_accuracy"],
-        gap_cross_entropy=runs["test_cross_entropy"] - runs["train_cross_entropy"],
-    )
+    gaps = {
+        f"{name}_{metric}": better(metric) * (runs[f"train_{metric}"] - runs[f"{part}_{metric}"])
+        for name, part in (("gap", "test"), ("gap_val", "val"))
+        for metric in ("accuracy", "cross_entropy")
+        if f"{part}_{metric}" in runs
+    }
+    return runs.assign(**gaps)
 
 
 def difference(
@@ -200,19 +171,15 @@ def differences(
         Columns ``dataset, split, size, model, method, reference, metric, mean, low, high, n, p,
         p_holm, verdict``; the verdict asks whether ``method`` improves on ``reference``.
     """
-    rows = []
-    gapped = with_gaps(runs)
-    for names, group in [] if runs.empty else gapped.groupby(GROUP, sort=False, dropna=False):
-        for metric, (method, reference) in itertools.product(metrics, pairs):
-            found = difference(group, metric, method, reference)
-            if found is None:
-                continue
-            rows.append(
-                dict(zip(GROUP, names, strict=True))
-                | {"method": method, "reference": reference, "metric": metric}
-                | {key: getattr(found, key) for key in ("mean", "low", "high", "n", "p")}
-                | {"verdict": verdicts.of_difference(found, better(metric))}
-            )
+    rows = [
+        head
+        | {"method": method, "reference": reference, "metric": metric}
+        | {key: getattr(found, key) for key in ("mean", "low", "high", "n", "p")}
+        | {"verdict": verdicts.of_difference(found, better(metric))}
+        for head, group in _groups(with_gaps(runs), GROUP)
+        for metric, (method, reference) in itertools.product(metrics, pairs)
+        if (found := difference(group, metric, method, reference)) is not None
+    ]
     columns = [*GROUP, "method", "reference", "metric", "mean", "low", "high", "n", "p", "verdict"]
     table = pd.DataFrame(rows, columns=columns)
     table.insert(len(columns) - 1, "p_holm", holm(table["p"].astype(float).tolist()))
@@ -232,49 +199,35 @@ def differences_table(
 
 def spread_differences(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Differences, one a row, as printed; with a star where there is a Holm-corrected p."""
-    table["Comparison"] = [
-        f"{METHOD_NAMES[m]} \u2212 {METHOD_NAMES[r]}"
-        for m, r in zip(table["method"], table["reference"], strict=True)
-    ]
-    table["Data"] = _data_names(table)
-    table["Network"] = table["model"].map(lambda name: MODEL_NAMES.get(name, name))
-    table["Pairs"] = table["n"]
-    table["text"] = [
-        interval_text(row.mean, row.low, row.high, signed=True)
-        + ("*" if getattr(row, "p_holm", 1.0) < 0.05 else "")
-        for row in table.itertuples()
-    ]
-    table["Metric"] = table["metric"].map(lambda name: METRIC_NAMES.get(name, name))
-    index = ["Data", "Network", "Comparison", "Pairs"]
-    return _spread(table, index, [METRIC_NAMES.get(name, name) for name in metrics])
+    columns = HEAD | {
+        "Comparison": (
+            ["method", "reference"],
+            lambda *names: " \u2212 ".join(METHOD_NAMES[name] for name in names),
+        ),
+        "Pairs": "n",
+        **METRIC,
+        "text": (
+            ["mean", "low", "high", "p_holm"],
+            lambda *ends: words.interval(*ends[:3], signed=True) + "*" * bool(ends[3] < 0.05),
+        ),
+    }
+    known = table if "p_holm" in table else table.assign(p_holm=1.0)
+    return _spread(known, columns, metrics)
 
 
 def levels_table(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Mean and 95 % interval of every method, a column a metric."""
-    rows = []
-    gapped = with_gaps(runs)
-    for names, group in (
-        [] if runs.empty else gapped.groupby([*GROUP, "method"], sort=False, dropna=False)
-    ):
-        head = dict(zip([*GROUP, "method"], names, strict=True))
-        for metric in metrics:
-            values = group[metric].dropna().to_numpy()
-            if not values.size:
-                continue
-            interval = mean_interval(values, within=possible(metric))
-            rows.append(
-                {
-                    "Data": data_name(head["dataset"], head["split"], head["size"]),
-                    "Network": MODEL_NAMES.get(head["model"], head["model"]),
-                    "Method": METHOD_NAMES[head["method"]],
-                    "Seeds": len(group),
-                    "Metric": METRIC_NAMES.get(metric, metric),
-                    "text": interval_text(interval.mean, interval.low, interval.high),
-                }
-            )
-    index = ["Data", "Network", "Method", "Seeds"]
-    table = pd.DataFrame(rows, columns=[*index, "Metric", "text"])
-    return _spread(table, index, [METRIC_NAMES.get(name, name) for name in metrics])
+    rows = [
+        head
+        | {"seeds": len(group), "metric": metric}
+        | {"interval": mean_interval(values.to_numpy(), within=possible(metric))}
+        for head, group in _groups(with_gaps(runs), [*GROUP, "method"])
+        for metric in metrics
+        if len(values := group[metric].dropna())
+    ]
+    table = pd.DataFrame(rows, columns=[*GROUP, "method", "seeds", "metric", "interval"])
+    columns = {"Method": ("method", METHOD_NAMES), "Seeds": "seeds", **METRIC}
+    return _spread(table, HEAD | columns | {"text": ("interval", words.level)}, metrics)
 
 
 def against_published(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFrame:
@@ -296,31 +249,20 @@ def against_published(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataF
         way as the number, where it is not judged by that.
     """
     rows = []
+    unknown = Interval(math.nan, math.nan, math.nan, 0)
     for number in numbers:
         mine = runs if runs.empty else runs[runs["method"] == number.method]
         values = _recorded(mine, f"{number.split}_{number.column}")
         same = _recorded(mine, f"{number.split}_{number.same}" if number.same else "")
-        mean = mean_interval(values) if values.size else None
-        one = prediction_interval(values) if values.size else None
+        mean = mean_interval(values) if values.size else unknown
+        one = prediction_interval(values) if values.size else unknown
         rows.append(
-            {
-                "method": number.method,
-                "split": number.split,
-                "metric": number.metric,
-                "definition": number.definition,
-                "printed": number.value,
-                "published": number.comparable,
-                "mean": mean.mean if mean else math.nan,
-                "low": mean.low if mean else math.nan,
-                "high": mean.high if mean else math.nan,
-                "from": one.low if one else math.nan,
-                "to": one.high if one else math.nan,
-                "n": int(values.size),
-                "same": float(same.mean()) if same.size else math.nan,
-                "same_n": int(same.size),
-                "verdict": verdicts.of_number(number.comparable, values),
-                "source": number.source,
-            }
+            {name: getattr(number, name) for name in ("method", "split", "metric", "definition")}
+            | {"printed": number.value, "published": number.comparable}
+            | {"mean": mean.mean, "low": mean.low, "high": mean.high}
+            | {"from": one.low, "to": one.high, "n": mean.n}
+            | {"same": float(same.mean()) if same.size else math.nan, "same_n": int(same.size)}
+            | {"verdict": verdicts.of_number(number.comparable, values), "source": number.source}
         )
     return pd.DataFrame(rows)
 
@@ -330,34 +272,25 @@ def published_table(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFra
     table = against_published(runs, numbers)
     names = {"accuracy": "accuracy", "auroc": "AUC", "loss": "loss"}
     splits = {"train": "training", "val": "validation", "test": "test"}
-    printed = pd.DataFrame(
-        {
-            "Model": table["method"].to_numpy(),
-            "Number": [
-                f"{splits[split]} {names[metric]}"
-                for split, metric in zip(table["split"], table["metric"], strict=True)
-            ],
-            "Definition": table["definition"].to_numpy(),
-            "Published": [_digits(value) for value in table["printed"]],
-            "On one scale": [_digits(value) for value in table["published"]],
-            "Recorded": [
-                interval_text(mean, low, high)
-                for mean, low, high in zip(table["mean"], table["low"], table["high"], strict=True)
-            ],
-            "One run": [
-                _range_text(low, high) for low, high in zip(table["from"], table["to"], strict=True)
-            ],
-            "Runs": table["n"].to_numpy(),
-            "Measured as it was (runs)": [
-                f"{same:.3f} ({count})" if count else "\u2013"
-                for same, count in zip(table["same"], table["same_n"], strict=True)
-            ],
-            "Verdict": table["verdict"].to_numpy(),
-        }
-    )
-    if not table["same_n"].any():
-        printed = printed.drop(columns="Measured as it was (runs)")
-    return printed
+    same = {
+        "Measured as it was (runs)": (
+            ["same", "same_n"],
+            lambda mean, count: f"{mean:.3f} ({count})" if count else words.DASH,
+        )
+    }
+    columns = {
+        "Model": "method",
+        "Number": (["split", "metric"], lambda split, name: f"{splits[split]} {names[name]}"),
+        "Definition": "definition",
+        "Published": ("printed", ".4f"),
+        "On one scale": ("published", ".4f"),
+        "Recorded": (["mean", "low", "high"], words.interval),
+        "One run": (["from", "to"], words.between),
+        "Runs": "n",
+        **(same if table["same_n"].any() else {}),
+        "Verdict": "verdict",
+    }
+    return words.printed(table, columns)
 
 
 def _recorded(runs: pd.DataFrame, column: str) -> np.ndarray:
@@ -397,11 +330,10 @@ def recalls(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     """
     head = [*GROUP, "method", "seed"]
     rows = []
-    for _, run in runs.iterrows():
+    for run in runs.to_dict("records"):
         values = [float(value) for value in str(run[f"{split}_recall"]).split(";")]
-        names = [f"class {number}" for number in range(len(values))]
-        if run["dataset"] == "ham10000":
-            names = SKIN_CLASSES
+        numbered = [f"class {number}" for number in range(len(values))]
+        names = SKIN_CLASSES if run["dataset"] == "ham10000" else numbered
         for name, value in zip(names, values, strict=True):
             rows.append({key: run[key] for key in head} | {"class": name, "recall": value})
     return pd.DataFrame(rows, columns=[*head, "class", "recall"])
@@ -415,18 +347,14 @@ def grid_means(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         its name, ``<metric>_low`` and ``<metric>_high``.
     """
     rows = []
-    for names, group in [] if runs.empty else runs.groupby([*GROUP, *SETTING], dropna=False):
-        row = dict(zip([*GROUP, *SETTING], names, strict=True)) | {"n": len(group)}
+    for head, group in _groups(runs, [*GROUP, *SETTING], sort=True):
+        row = head | {"n": len(group)}
         for metric in metrics:
-            interval = mean_interval(group[metric].to_numpy(), within=possible(metric))
-            row |= {
-                metric: interval.mean,
-                f"{metric}_low": interval.low,
-                f"{metric}_high": interval.high,
-            }
+            found = mean_interval(group[metric].to_numpy(), within=possible(metric))
+            row |= {metric: found.mean, f"{metric}_low": found.low, f"{metric}_high": found.high}
         rows.append(row)
     columns = [f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")]
-    return _chest_first(pd.DataFrame(rows, columns=[*GROUP, *SETTING, "n", *columns]))
+    return _chest_first(rows, [*SETTING, "n", *columns])
 
 
 def split_grid(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -466,11 +394,11 @@ def chosen(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> pd.DataFram
         >>> chosen(runs)["variance_weight"].tolist()
         [0.0]
     """
-    rows = []
-    for head, scores in _scores_by_group(runs, metric):
-        best = (better(metric) * scores.mean()).idxmax()
-        rows.append(head | dict(zip(SETTING, best, strict=True)))
-    return _chest_first(pd.DataFrame(rows, columns=[*GROUP, *SETTING]))
+    rows = [
+        head | dict(zip(SETTING, (better(metric) * scores.mean()).idxmax(), strict=True))
+        for head, scores in _scores_by_group(runs, metric)
+    ]
+    return _chest_first(rows, SETTING)
 
 
 def chosen_weights(runs: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
@@ -496,7 +424,7 @@ def pick_counts(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> pd.Dat
             | {"picked": winners.count(setting), "seeds": len(scores)}
             for setting in scores.columns
         ]
-    return _chest_first(pd.DataFrame(rows, columns=[*GROUP, *SETTING, "picked", "seeds"]))
+    return _chest_first(rows, [*SETTING, "picked", "seeds"])
 
 
 def setting_difference(
@@ -575,18 +503,17 @@ def setting_text(weight: float, ratio: float, lambda_: float) -> str:
 def settings_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Validation and test metrics of every setting, a row each."""
     metrics = ["val_cross_entropy", "val_accuracy", "test_cross_entropy", "test_auroc"]
-    means = grid_means(runs, metrics)
-    head = {
-        "Data": _data_names(means),
-        "Weight": [f"{value:g}" for value in means["variance_weight"]],
-        "Ratio": [f"{value:g}" for value in means["feature_sampling_ratio"]],
-        "Lambda": [f"{value:g}" for value in means["lambda_"]],
-        "Seeds": means["n"].to_numpy(),
+    columns = {
+        "Data": HEAD["Data"],
+        "Weight": ("variance_weight", "g"),
+        "Ratio": ("feature_sampling_ratio", "g"),
+        "Lambda": ("lambda_", "g"),
+        "Seeds": "n",
+    } | {
+        words.capital(METRIC_NAMES[name]): ([name, f"{name}_low", f"{name}_high"], words.interval)
+        for name in metrics
     }
-    for metric in metrics:
-        ends = zip(means[metric], means[f"{metric}_low"], means[f"{metric}_high"], strict=True)
-        head[_capital(METRIC_NAMES[metric])] = [interval_text(*each) for each in ends]
-    return pd.DataFrame(head)
+    return words.printed(grid_means(runs, metrics), columns)
 
 
 def choices(runs: pd.DataFrame) -> pd.DataFrame:
@@ -616,54 +543,29 @@ def choices(runs: pd.DataFrame) -> pd.DataFrame:
         agree = counts[_matches(counts, row, ["dataset", "size", "model", *SETTING])].iloc[0]
         rows.append(
             row
+            | {"picked": int(agree["picked"]), "seeds": int(agree["seeds"])}
             | {
-                "picked": int(agree["picked"]),
-                "seeds": int(agree["seeds"]),
                 "by_accuracy": setting_text(*(other[name] for name in SETTING)),
-                "second": setting_text(*second) if second else "\u2013",
+                "second": setting_text(*second) if second else words.DASH,
                 "lead": second and setting_difference(mine, "val_cross_entropy", setting, second),
                 "gain": crossfit_difference(mine, "val_cross_entropy", NO_PENALTY),
                 "test_gain": crossfit_difference(mine, "test_cross_entropy", NO_PENALTY),
             }
         )
-    differences = ["lead", "gain", "test_gain"]
-    columns = [*GROUP, *SETTING, "picked", "seeds", "by_accuracy", "second", *differences]
-    return pd.DataFrame(rows, columns=columns)
+    found = ["picked", "seeds", "by_accuracy", "second", "lead", "gain", "test_gain"]
+    return pd.DataFrame(rows, columns=[*GROUP, *SETTING, *found])
 
 
 def choices_table(runs: pd.DataFrame) -> pd.DataFrame:
     """:func:`choices` as printed in the book."""
-    table = choices(runs)
-    return pd.DataFrame(
-        {
-            "Data": _data_names(table),
-            "Network": [MODEL_NAMES[name] for name in table["model"]],
-            "Chosen": [setting_text(*each) for each in table[SETTING].itertuples(index=False)],
-            "Seeds that agree": [f"{row.picked} of {row.seeds}" for row in table.itertuples()],
-            "By accuracy": table["by_accuracy"].to_numpy(),
-            "Second best": table["second"].to_numpy(),
-            "Chosen minus second best": _gain_texts(table["lead"]),
-        }
-    )
-
-
-def choices_summary(wide: pd.DataFrame, twelve: pd.DataFrame) -> str:
-    """What the grid says, as a Markdown list that follows from its runs."""
-    lines = []
-    for name, runs in (
-        ("Among the paper's 12 combinations (weight, ratio, lambda) and no penalty", twelve),
-        ("Among the wide range of weights, 0 included", wide),
-    ):
-        for row in choices(runs).itertuples():
-            setting = setting_text(*(getattr(row, field) for field in SETTING))
-            lines.append(
-                f"**{name}**, on {data_name(row.dataset, row.split, row.size)} with the "
-                f"{MODEL_NAMES[row.model]}, validation chooses {setting}; {row.picked} of "
-                f"{row.seeds} seeds agree. What the other seeds choose, on each seed left out, "
-                f"{verdicts.phrase(row.gain, 'the validation cross-entropy')} and "
-                f"{verdicts.phrase(row.test_gain, 'the test cross-entropy')}, against no penalty."
-            )
-    return "\n".join(f"- {line}" for line in lines) or "No run is recorded yet."
+    columns = HEAD | {
+        "Chosen": (SETTING, setting_text),
+        "Seeds that agree": (["picked", "seeds"], "{} of {}".format),
+        "By accuracy": "by_accuracy",
+        "Second best": "second",
+        "Chosen minus second best": ("lead", words.change),
+    }
+    return words.printed(choices(runs), columns)
 
 
 def hindsight(wide: pd.DataFrame) -> pd.DataFrame:
@@ -685,41 +587,31 @@ def hindsight(wide: pd.DataFrame) -> pd.DataFrame:
     for row in chosen(wide, HINDSIGHT_METRICS[0]).to_dict("records"):
         mine = _complete(wide, row)
         setting = tuple(row[name] for name in SETTING)
-        rows.append(
-            {name: row[name] for name in GROUP}
-            | {
-                "weight": setting[0],
-                "candidates": mine["variance_weight"].nunique(),
-                "seeds": mine["seed"].nunique(),
-            }
-            | {
-                metric: setting_difference(mine, metric, setting, NO_PENALTY)
-                for metric in HINDSIGHT_METRICS
-            }
-        )
+        found = {
+            "weight": setting[0],
+            "candidates": mine["variance_weight"].nunique(),
+            "seeds": mine["seed"].nunique(),
+        }
+        for metric in HINDSIGHT_METRICS:
+            found[metric] = setting_difference(mine, metric, setting, NO_PENALTY)
+        rows.append({name: row[name] for name in GROUP} | found)
     columns = [*GROUP, "weight", "candidates", "seeds", *HINDSIGHT_METRICS]
     return pd.DataFrame(rows, columns=columns)
 
 
 def hindsight_table(wide: pd.DataFrame) -> pd.DataFrame:
     """:func:`hindsight` as printed in the book: a row a metric."""
-    rows = [
-        {
-            "Data": data_name(row["dataset"], row["split"], row["size"]),
-            "Network": MODEL_NAMES[row["model"]],
-            "Best on test": setting_text(row["weight"], 1, 1),
-            "Picked from": f"{row['candidates']} weights",
-            "Seeds": row["seeds"],
-            "Metric": METRIC_NAMES[metric],
-            "Change": text,
-        }
-        for row in hindsight(wide).to_dict("records")
-        for metric, text in zip(
-            HINDSIGHT_METRICS, _gain_texts(row[name] for name in HINDSIGHT_METRICS), strict=True
-        )
-    ]
-    columns = ["Data", "Network", "Best on test", "Picked from", "Seeds", "Metric", "Change"]
-    return pd.DataFrame(rows, columns=columns)
+    found = hindsight(wide)
+    index = [name for name in found if name not in HINDSIGHT_METRICS]
+    long = found.melt(index, var_name="metric", value_name="change", ignore_index=False)
+    columns = HEAD | {
+        "Best on test": ("weight", lambda weight: setting_text(weight, 1, 1)),
+        "Picked from": ("candidates", "{} weights".format),
+        "Seeds": "seeds",
+        **METRIC,
+        "Change": ("change", words.change),
+    }
+    return words.printed(long.sort_index(kind="stable"), columns)
 
 
 def cost(runs: pd.DataFrame) -> dict[str, object]:
@@ -742,37 +634,15 @@ def cost(runs: pd.DataFrame) -> dict[str, object]:
 
 def cost_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """:func:`cost` of several studies as printed in the book."""
-    rows = []
-    for name, runs in studies.items():
-        spent = cost(runs)
-        rows.append(
-            {
-                "Study": name,
-                "Runs": spent["runs"],
-                "Seconds a run": f"{spent['seconds_per_run']:.0f}",
-                "Hours in all": f"{spent['hours']:.1f}",
-                "Hardware": spent["device"],
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def interval_text(
-    mean: float, low: float, high: float, digits: int = 3, *, signed: bool = False
-) -> str:
-    """A mean with its interval as printed in every table.
-
-    Example:
-        >>> print(interval_text(0.8, 0.775, 0.825), interval_text(0.8, math.nan, math.nan))
-        0.800 [0.775, 0.825] 0.800
-    """
-    if math.isnan(mean):
-        return "\u2013"
-    sign = "+" if signed else ""
-    text = f"{mean:{sign}.{digits}f}"
-    if not math.isnan(low):
-        text += f" [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
-    return text.replace("-", "\u2212")
+    columns = {
+        "Study": "study",
+        "Runs": "runs",
+        "Seconds a run": ("seconds_per_run", ".0f"),
+        "Hours in all": ("hours", ".1f"),
+        "Hardware": "device",
+    }
+    rows = [{"study": name} | cost(runs) for name, runs in studies.items()]
+    return words.printed(pd.DataFrame(rows), columns)
 
 
 def to_html(table: pd.DataFrame, raw: Sequence[str] = ()) -> str:
@@ -816,22 +686,16 @@ def data_name(dataset: str, split: str, size: int) -> str:
     return f"{name}, {size} px"
 
 
-def _data_names(table: pd.DataFrame) -> list[str]:
-    return [
-        data_name(*each) for each in table[["dataset", "split", "size"]].itertuples(index=False)
-    ]
-
-
 def _cell(text: str) -> str:
     """Escaped; a mean and its interval stay on one line."""
     escaped = html.escape(text)
     return escaped.replace(" ", "&nbsp;") if "[" in text else escaped
 
 
-def _chest_first(table: pd.DataFrame) -> pd.DataFrame:
+def _chest_first(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:
     """Data sets in the order of the book."""
     order = list(DATASET_NAMES)
-    return table.sort_values(
+    return pd.DataFrame(rows, columns=[*GROUP, *columns]).sort_values(
         "dataset", key=lambda names: names.map(order.index), kind="stable", ignore_index=True
     )
 
@@ -858,10 +722,8 @@ def _scores_by_group(
     runs: pd.DataFrame, metric: str
 ) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
     """The columns of ``GROUP`` and the scores of each data set, split, size and network."""
-    for names, group in [] if runs.empty else runs.groupby(GROUP, dropna=False):
-        scores = _scores(group, metric)
-        if len(scores):
-            yield dict(zip(GROUP, names, strict=True)), scores
+    every = ((head, _scores(group, metric)) for head, group in _groups(runs, GROUP, sort=True))
+    return ((head, scores) for head, scores in every if len(scores))
 
 
 def _matches(table: pd.DataFrame, row: Mapping[str, object], names: Sequence[str]) -> pd.Series:
@@ -869,33 +731,23 @@ def _matches(table: pd.DataFrame, row: Mapping[str, object], names: Sequence[str
     return (table[list(names)] == [row[name] for name in names]).all(axis=1)
 
 
-def _gain_texts(gains: Iterable[PairedDifference | None]) -> list[str]:
-    return [
-        interval_text(gain.mean, gain.low, gain.high, signed=True) if gain else "\u2013"
-        for gain in gains
-    ]
+def _spread(
+    table: pd.DataFrame, columns: Mapping[str, object], metrics: Sequence[str]
+) -> pd.DataFrame:
+    """As printed, with a column a metric: one row for each combination of the rest."""
+    long = words.printed(table, columns)
+    index = list(columns)[:-2]
+    wanted = [METRIC_NAMES.get(name, name) for name in metrics]
+    if long.empty:
+        return pd.DataFrame(columns=[*index, *wanted])
+    wide = long.pivot(index=index, columns="Metric", values="text").reindex(columns=wanted)
+    rows = long.drop_duplicates(index)[index].join(wide, on=index)
+    return rows.fillna(words.DASH).reset_index(drop=True)
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _digits(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _range_text(low: float, high: float, digits: int = 3) -> str:
-    if math.isnan(low):
-        return "\u2013"
-    return f"{low:.{digits}f} to {high:.{digits}f}".replace("-", "\u2212")
-
-
-def _spread(table: pd.DataFrame, index: list[str], columns: list[str]) -> pd.DataFrame:
-    """One row for each combination of ``index``, in order of appearance."""
-    if table.empty:
-        return pd.DataFrame(columns=[*index, *columns])
-    order = table.drop_duplicates(index)[index]
-    wide = table.pivot(index=index, columns="Metric", values="text")
-    return (
-        order.join(wide.reindex(columns=columns), on=index).fillna("\u2013").reset_index(drop=True)
-    )
+def _groups(
+    runs: pd.DataFrame, names: Sequence[str], sort: bool = False
+) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+    """The values of some columns, and the rows that have them."""
+    grouped = [] if runs.empty else runs.groupby(list(names), sort=sort, dropna=False)
+    return ((dict(zip(names, values, strict=True)), group) for values, group in grouped)

@@ -30,18 +30,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy import stats
 
+from companion.words import between
 from varreg.lab.statistics import Interval, prediction_interval
-
-__all__ = [
-    "MARGIN",
-    "REACH",
-    "VERDICTS",
-    "of_difference",
-    "of_number",
-    "pass_rate",
-    "phrase",
-    "together",
-]
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "contradicted", "cannot be known")
 
@@ -190,19 +180,12 @@ def phrase(difference: Interval | None, what: str, digits: int = 3, margin: floa
     low, high, mean = difference.low, difference.high, difference.mean
     if low > 0 or high < 0:
         verb = "raises" if low > 0 else "lowers"
-        near, far = sorted((abs(low), abs(high)))
-        return (
-            f"{verb} {what} by {abs(mean):.{digits}f} "
-            f"(95 % interval {near:.{digits}f} to {far:.{digits}f})"
-        )
+        ends = between(*sorted((abs(low), abs(high))), digits)
+        return f"{verb} {what} by {abs(mean):.{digits}f} (95 % interval {ends})"
     most, unit = max(-low, high), 10.0**-digits
-    interval = f"(95 % interval {_signed(low, digits)} to {_signed(high, digits)})"
+    interval = f"(95 % interval {between(low, high, digits, signed=True)})"
     if most <= margin:
         # Rounded up, so that it is a bound as printed too.
         bound = max(math.ceil(most / unit - 1e-9), 1) * unit
         return f"changes {what} by less than {bound:.{digits}f} {interval}"
     return f"may lower or raise {what} {interval}"
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "\u2212")

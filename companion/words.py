@@ -38,14 +38,15 @@ def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
     return DASH if math.isnan(value) else minus(f"{value:{'+' * signed},.{digits}f}")
 
 
-def between(low: float, high: float, digits: int = 3) -> str:
+def between(low: float, high: float, digits: int = 3, *, signed: bool = False) -> str:
     """A range; a dash where the lower end is NaN.
 
     Example:
         >>> between(0.5, 1, 1)
         '0.5 to 1.0'
     """
-    return DASH if math.isnan(low) else f"{number(low, digits)} to {number(high, digits)}"
+    ends = (number(end, digits, signed=signed) for end in (low, high))
+    return DASH if math.isnan(low) else " to ".join(ends)
 
 
 def interval(mean: float, low: float, high: float, digits: int = 3, *, signed: bool = False) -> str:
@@ -103,6 +104,18 @@ def duration(seconds: float) -> str:
     return "0"
 
 
+def factor(log: Interval) -> str:
+    """A factor with its interval, from those of its logarithm.
+
+    Example:
+        >>> factor(Interval(math.log(0.5), math.log(0.4), math.log(0.6), 5))
+        '0.50 [0.40, 0.60]'
+    """
+    times = (math.exp(value) for value in (log.mean, log.low, log.high))
+    mean, *ends = (f"{value:.2f}" if 0.1 <= value < 10 else short(value) for value in times)
+    return f"{mean} [{', '.join(ends)}]" if log.n > 1 else mean
+
+
 def p_value(p: float) -> str:
     """A p-value, with a bound where three digits show none of it.
 
@@ -134,14 +147,24 @@ def listed(parts: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def change(found: Interval, digits: int = 3) -> str:
-    """A difference with its interval, signed.
+def level(found: Interval, digits: int = 3, *, signed: bool = False) -> str:
+    """A mean with its interval.
 
     Example:
-        >>> change(Interval(0.1, 0.05, 0.15, 5))
-        '+0.100 [+0.050, +0.150]'
+        >>> level(Interval(0.8, 0.775, 0.825, 3))
+        '0.800 [0.775, 0.825]'
     """
-    return interval(found.mean, found.low, found.high, digits, signed=True)
+    return interval(found.mean, found.low, found.high, digits, signed=signed)
+
+
+def change(found: Interval | None, digits: int = 3) -> str:
+    """A difference with its interval, signed; a dash for ``None``.
+
+    Example:
+        >>> change(Interval(0.1, 0.05, 0.15, 5)), change(None) == DASH
+        ('+0.100 [+0.050, +0.150]', True)
+    """
+    return level(found, digits, signed=True) if found else DASH
 
 
 def printed(

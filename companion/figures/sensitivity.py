@@ -12,10 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from companion import tables
 from companion.figures.style import COLORS, WIDTH, say_empty
-from companion.sensitivity import SAME
+from companion.sensitivity import same_text
 from companion.studies.ambiguities import AS_RELEASED
-
-__all__ = ["sensitivity_forest"]
 
 PANELS = (
     ("level_move", "Change of the baseline's", "baseline"),
@@ -80,9 +78,14 @@ def _panel(ax: Axes, group: pd.DataFrame, column: str, color: str) -> None:
         ax.plot([found.low, found.high], [place, place], color=tint, lw=2.5, zorder=2)
         ax.plot(found.mean, place, "o", color=tint, ms=7, mfc="white" if released else tint)
         if row["same_as"] and column == "level_move":
-            said = SAME if row["same_as"] == AS_RELEASED else f"as {row['same_as']}"
             at = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
-            ax.annotate(said, (found.mean, place), fontsize="small", color="#666666", **at)
+            ax.annotate(
+                same_text(row["same_as"]),
+                (found.mean, place),
+                fontsize="small",
+                color="#666666",
+                **at,
+            )
     ax.margins(x=0.08)
     ax.set_ylim(len(group) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,23 +17,10 @@ from matplotlib.ticker import MaxNLocator
 from companion import tables
 from companion.figures.style import COLORS, WIDTH, say_empty
 from companion.published import Number
-from varreg.lab.statistics import mean_interval
+from companion.words import capital, minus
+from varreg.lab.statistics import Interval, mean_interval
 
-__all__ = [
-    "against_published",
-    "auroc_curves",
-    "combinations",
-    "comparison",
-    "forest",
-    "images",
-    "learning_curves",
-    "pairs",
-    "picks",
-    "recall",
-    "weights",
-]
-
-TRAINING, VALIDATION = "--", "-"
+PALER, BETTER = "#A0A0A0", "#009E73"
 MODEL_STYLE = {"paper_cnn": ("o", "full"), "small_cnn": ("D", "none")}
 CURVE_NAMES = {
     "accuracy": "Accuracy",
@@ -65,29 +53,22 @@ def learning_curves(
     )
     epochs = _joined(runs, curves)
     mine = epochs[epochs["method"] == method]
+    styles = {
+        "train": {"color": PALER if method == "baseline" else COLORS["baseline"], "ls": "--"},
+        "val": {"color": COLORS[method], "ls": "-"},
+    }
     for ax, metric in zip(axes[:, 0], metrics, strict=True):
         ax.set_ylabel(CURVE_NAMES[metric])
         if mine.empty:
             say_empty(ax)
             continue
-        for part, style in (("train", TRAINING), ("val", VALIDATION)):
-            color = COLORS[method] if part == "val" else COLORS["baseline"]
-            if method == "baseline" and part == "train":
-                color = "#A0A0A0"
-            _curve(ax, mine, f"{part}_{metric}", color, style)
-        ax.set_xlim(1, max(2, epochs["epoch"].max()))
-        ax.set_ylim(*_limits(epochs[[f"train_{metric}", f"val_{metric}"]].to_numpy(), metric))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    train_color = "#A0A0A0" if method == "baseline" else COLORS["baseline"]
-    axes[0, 0].legend(
-        handles=[
-            Line2D([], [], color=train_color, linestyle=TRAINING, label="training"),
-            Line2D([], [], color=COLORS[method], linestyle=VALIDATION, label="validation"),
-        ],
-        loc="lower right",
-        ncols=2,
-    )
-    axes[0, 0].set_title(_capital(tables.METHOD_NAMES[method]))
+        for part, style in styles.items():
+            _curve(ax, mine, f"{part}_{metric}", **style)
+        _limit(ax, epochs, metric)
+    names = {"train": "training", "val": "validation"}
+    handles = [Line2D([], [], label=names[part], **style) for part, style in styles.items()]
+    axes[0, 0].legend(handles=handles, loc="lower right", ncols=2)
+    axes[0, 0].set_title(capital(tables.METHOD_NAMES[method]))
     axes[-1, 0].set_xlabel("Epoch")
     return figure
 
@@ -111,10 +92,8 @@ def auroc_curves(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
             # A broad baseline stays visible where another line covers it.
             width = 4.5 if method == "baseline" else 1.8
             _curve(ax, mine, f"{part}_auroc", COLORS[method], "-", singles=False, width=width)
-        ax.set_xlim(1, max(2, epochs["epoch"].max()))
-        ax.set_ylim(*_limits(epochs[["train_auroc", "val_auroc"]].to_numpy(), "auroc"))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _method_legend(axes[0], _methods(epochs))
+        _limit(ax, epochs, "auroc")
+    axes[0].legend(handles=_method_handles(epochs), loc="lower right")
     axes[1].set_xlabel("Epoch")
     return figure
 
@@ -130,38 +109,30 @@ def against_published(runs: pd.DataFrame, numbers: Sequence[Number]) -> Figure:
         numbers: Published test numbers of one experiment, from the paper and the released log.
     """
     methods = list(dict.fromkeys(number.method for number in numbers))
-    panels = [("accuracy", "test_accuracy"), ("loss", "test_cross_entropy")]
     figure, axes = plt.subplots(
         2, 1, figsize=(WIDTH, 1.5 + 0.95 * len(methods)), layout="constrained"
     )
-    for ax, (metric, column) in zip(axes, panels, strict=True):
+    paper = {"marker": "X", "color": "black", "mec": "black", "ms": 9}
+    log = {"marker": "P", "color": "white", "mec": "black", "ms": 8}
+    for ax, column in zip(axes, ("test_accuracy", "test_cross_entropy"), strict=True):
         for place, method in enumerate(methods):
+            color = COLORS[method]
             values = runs.loc[runs["method"] == method, column] if len(runs) else pd.Series()
             if len(values):
-                interval = mean_interval(values.to_numpy(), within=tables.possible(column))
-                ax.plot([interval.low, interval.high], [place, place], color=COLORS[method], lw=3)
-                ax.plot(interval.mean, place, "|", color=COLORS[method], ms=14, mew=3)
+                found = mean_interval(values.to_numpy(), within=tables.possible(column))
+                _bar(ax, found, place, 3, color=color, marker="|", ms=14, mew=3)
                 spread = place + 0.24 + np.zeros(len(values))
-                ax.plot(values, spread, "o", color=COLORS[method], ms=5, alpha=0.7, mew=0)
+                ax.plot(values, spread, "o", color=color, ms=5, alpha=0.7, mew=0)
             for number in numbers:
                 if (number.method, f"test_{number.column}") == (method, column):
                     printed = number.source.startswith("Table")
-                    ax.plot(
-                        number.comparable,
-                        place - (0.32 if printed else 0.16),
-                        "X" if printed else "P",
-                        color="black" if printed else "white",
-                        mec="black",
-                        ms=9 if printed else 8,
-                        clip_on=False,
-                    )
-        ax.set_yticks(range(len(methods)), [_capital(method) for method in methods])
-        ax.set_ylim(len(methods) - 0.4, -0.6)
-        ax.grid(axis="y", visible=False)
-        ax.set_xlabel("Test accuracy" if metric == "accuracy" else "Test cross-entropy")
+                    y, style = (place - 0.32, paper) if printed else (place - 0.16, log)
+                    ax.plot(number.comparable, y, ls="", clip_on=False, **style)
+        _rows(ax, [capital(method) for method in methods])
+        ax.set_xlabel(capital(tables.METRIC_NAMES[column]))
     handles = [
-        Line2D([], [], color="black", marker="X", ls="", ms=9, label="paper"),
-        Line2D([], [], color="white", marker="P", mec="black", ls="", ms=8, label="released log"),
+        Line2D([], [], ls="", label="paper", **paper),
+        Line2D([], [], ls="", label="released log", **log),
         Line2D([], [], color=COLORS["baseline"], marker="o", ls="", ms=5, label="our runs"),
         Line2D([], [], color=COLORS["baseline"], lw=3, label="mean, 95 %"),
     ]
@@ -258,7 +229,7 @@ def combinations(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figur
         fmt=".4f",
         cmap="cividis" if tables.better(metric) > 0 else "cividis_r",
         linewidths=1.5,
-        cbar_kws={"label": _capital(tables.METRIC_NAMES[metric])},
+        cbar_kws={"label": capital(tables.METRIC_NAMES[metric])},
     )
     names = [f"{weight:g}, {ratio:g}" if weight else "no penalty" for weight, ratio in wide.index]
     ax.set_yticklabels(names, rotation=0)
@@ -299,25 +270,28 @@ def weights(
             say_empty(ax)
         return figure
     steps = sorted(runs["variance_weight"].unique())
+    validation = {"color": COLORS["augmented"], "marker": "o"}
+    test = {"color": COLORS["penalized"], "marker": "s"}
+    chosen = {"color": "black", "lw": 1.2, "ls": ":"}
     for line, metric in zip(axes, metrics, strict=True):
         line[0].set_ylabel(CURVE_NAMES[metric])
         for ax, model in zip(line, models, strict=True):
-            mine = runs[runs["model"] == model]
-            _weight_curve(ax, mine, f"val_{metric}", steps, COLORS["augmented"], "o")
-            _weight_curve(ax, mine, f"test_{metric}", steps, COLORS["penalized"], "s")
+            mine = runs[runs["model"] == model].groupby("variance_weight")
+            places = [steps.index(step) for step, _ in mine]
+            for column, style in ((f"val_{metric}", validation), (f"test_{metric}", test)):
+                values = [group[column].to_numpy() for _, group in mine]
+                _band(ax, places, values, column, alpha=0.18, ms=5.5, **style)
             if picked and model in picked:
-                ax.axvline(steps.index(picked[model]), color="black", lw=1.2, ls=":")
+                ax.axvline(steps.index(picked[model]), **chosen)
     for ax, model in zip(axes[0], models, strict=True):
-        ax.set_title(_capital(tables.MODEL_NAMES[model]))
+        ax.set_title(capital(tables.MODEL_NAMES[model]))
     figure.align_ylabels(axes[:, 0])
     for ax in axes[-1]:
-        ax.set_xticks(range(len(steps)), [_power(step) for step in steps])
+        powers = [f"$10^{{{round(np.log10(step))}}}$" if step else "0" for step in steps]
+        ax.set_xticks(range(len(steps)), powers)
         ax.set_xlabel("variance_weight")
-    handles = [
-        Line2D([], [], color=COLORS["augmented"], marker="o", label="validation"),
-        Line2D([], [], color=COLORS["penalized"], marker="s", label="test"),
-        Line2D([], [], color="black", ls=":", lw=1.2, label="chosen on validation"),
-    ]
+    styles = {"validation": validation, "test": test, "chosen on validation": chosen}
+    handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure
 
@@ -329,23 +303,17 @@ def picks(counts: pd.DataFrame) -> Figure:
         counts: As from :func:`companion.tables.pick_counts`; a panel a data set and network.
     """
     groups = list(counts.groupby(["dataset", "model"], sort=False)) if len(counts) else []
+    lines = max(1, len(groups))
     figure, axes = plt.subplots(
-        max(1, len(groups)),
-        1,
-        figsize=(WIDTH, 1.5 * max(1, len(groups)) + 0.9),
-        sharex=True,
-        squeeze=False,
+        lines, 1, figsize=(WIDTH, 1.5 * lines + 0.9), sharex=True, squeeze=False
     )
     if not groups:
         say_empty(axes[0, 0])
         return figure
-    settings = counts[tables.SETTING].drop_duplicates().itertuples(index=False)
-    labels = [tables.setting_text(*each) for each in settings]
+    settings = list(counts[tables.SETTING].drop_duplicates().itertuples(index=False, name=None))
     for ax, ((dataset, model), group) in zip(axes[:, 0], groups, strict=True):
-        mine = [
-            tables.setting_text(*each) for each in group[tables.SETTING].itertuples(index=False)
-        ]
-        places = [labels.index(label) for label in mine]
+        mine = group[tables.SETTING].itertuples(index=False, name=None)
+        places = [settings.index(setting) for setting in mine]
         ax.bar(places, group["picked"], color=COLORS["augmented"], width=0.7)
         seeds = int(group["seeds"].max())
         ax.set_ylim(0, seeds)
@@ -353,6 +321,7 @@ def picks(counts: pd.DataFrame) -> Figure:
         ax.set_ylabel(f"of {seeds} seeds")
         ax.grid(axis="x", visible=False)
         ax.set_title(f"{tables.DATASET_NAMES[dataset]}, {tables.MODEL_NAMES[model]}")
+    labels = [tables.setting_text(*setting) for setting in settings]
     alone = all("," not in label for label in labels)
     axes[-1, 0].set_xticks(range(len(labels)), labels, rotation=0 if alone else 90)
     axes[-1, 0].set_xlabel(
@@ -373,20 +342,18 @@ def recall(table: pd.DataFrame) -> Figure:
         say_empty(ax)
         return figure
     methods = _methods(table)
-    for place, name in enumerate(classes):
-        for method, shift in zip(methods, _shifts(len(methods)), strict=True):
-            mine = table[(table["class"] == name) & (table["method"] == method)]
-            values = mine["recall"].dropna().to_numpy()
-            if values.size:
-                interval = mean_interval(values, within=(0, 1))
-                y = place + shift
-                ax.plot([interval.low, interval.high], [y, y], color=COLORS[method], lw=2.5)
-                ax.plot(interval.mean, y, "o", color=COLORS[method], ms=6)
-    ax.set_yticks(range(len(classes)), [_capital(name) for name in classes])
-    ax.set_ylim(len(classes) - 0.4, -0.6)
+    shifts = dict(zip(methods, _shifts(len(methods)), strict=True))
+    known = table.dropna(subset="recall")
+    for (place, name), method in itertools.product(enumerate(classes), methods):
+        mine = known[(known["class"] == name) & (known["method"] == method)]
+        if len(mine):
+            found, y = mean_interval(mine["recall"], within=(0, 1)), place + shifts[method]
+            _bar(ax, found, y, 2.5, color=COLORS[method], marker="o", ms=6)
+    _rows(ax, [capital(name) for name in classes])
+    ax.grid(axis="y", visible=True)
     ax.set_xlim(0, 1)
     ax.set_xlabel("Recall on test images")
-    _method_legend(figure, methods)
+    figure.legend(handles=_method_handles(table), loc="outside upper center", ncols=2)
     return figure
 
 
@@ -402,7 +369,7 @@ def pairs(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     for ax, metric in zip(axes[0], metrics, strict=True):
         wide = runs.pivot(index="seed", columns="method", values=metric)[order]
         for values in wide.to_numpy():
-            ax.plot([0, 1], values, color="#A0A0A0", lw=1.5, zorder=1)
+            ax.plot([0, 1], values, color=PALER, lw=1.5, zorder=1)
         for place, method in enumerate(order):
             ax.scatter([place] * len(wide), wide[method], color=COLORS[method], s=42, zorder=2)
         ax.set_xticks([0, 1], ["without", "with penalty"])
@@ -443,7 +410,7 @@ def _curve(
     epochs: pd.DataFrame,
     column: str,
     color: str,
-    style: str,
+    ls: str,
     *,
     singles: bool = True,
     width: float = 2.0,
@@ -451,44 +418,12 @@ def _curve(
     wide = epochs.pivot(index="epoch", columns="seed", values=column)
     seeds = wide.shape[1]
     if singles and 1 < seeds <= 5:
-        ax.plot(wide.index, wide.to_numpy(), color=color, ls=style, lw=0.9, alpha=0.45)
+        ax.plot(wide.index, wide.to_numpy(), color=color, ls=ls, lw=0.9, alpha=0.45)
     # Seeds that stopped early leave the mean: beyond that point it would be one of survivors.
     common = wide.dropna()
-    within = tables.possible(column)
-    intervals = [mean_interval(values, within=within) for values in common.to_numpy()]
-    if seeds > 2:  # the interval of two values says nothing that the two lines do not
-        low, high = [i.low for i in intervals], [i.high for i in intervals]
-        ax.fill_between(common.index, low, high, color=color, alpha=0.15, lw=0)
-    ax.plot(common.index, [i.mean for i in intervals], color=color, ls=style, lw=width)
-
-
-def _weight_curve(
-    ax: Axes, runs: pd.DataFrame, column: str, steps: Sequence[float], color: str, marker: str
-) -> None:
-    grouped = runs.groupby("variance_weight")[column]
-    present = [(x, step) for x, step in enumerate(steps) if step in grouped.groups]
-    within = tables.possible(column)
-    intervals = [
-        mean_interval(grouped.get_group(step).to_numpy(), within=within) for _, step in present
-    ]
-    x = [place for place, _ in present]
-    # An interval of few seeds may reach beyond what the metric can be.
-    most = np.inf if column.endswith("cross_entropy") else 1.0
-    low, high = np.clip([(i.low, i.high) for i in intervals], 0.0, most).T
-    ax.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
-    ax.plot(x, [i.mean for i in intervals], marker=marker, color=color, ms=5.5)
-
-
-def _power(step: float) -> str:
-    return "0" if step == 0 else f"$10^{{{round(np.log10(step))}}}$"
-
-
-def _limits(values: np.ndarray, metric: str) -> tuple[float, float]:
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    pad = 0.06 * max(high - low, 0.01)
-    if metric == "cross_entropy":
-        return 0.0, high + pad
-    return max(0.0, low - pad), min(1.005, high + pad)
+    # The interval of two values says nothing that the two lines do not.
+    alpha = 0.15 if seeds > 2 else 0.0
+    _band(ax, common.index, common.to_numpy(), column, alpha, color=color, ls=ls, lw=width)
 
 
 def _forest_panel(
@@ -498,33 +433,21 @@ def _forest_panel(
     published: Mapping[tuple[str, str], float],
     limits: tuple[float, float] | None = None,
 ) -> None:
-    ax.set_title(_capital(tables.METRIC_NAMES[metric]))
+    ax.set_title(capital(tables.METRIC_NAMES[metric]))
     ax.axvline(0, color="black", lw=1)
     if table.empty:
         say_empty(ax)
         return
     methods = _methods(table)
     models = [model for model in MODEL_STYLE if model in set(table["model"])]
+    shifts = dict(zip(models, _shifts(len(models)), strict=True))
     for row in table.itertuples():
-        shift = _shifts(len(models))[models.index(row.model)] if row.model in models else 0.0
-        y = methods.index(row.method) + shift
-        marker, fill = MODEL_STYLE.get(row.model, ("s", "full"))
-        color = COLORS[row.method]
-        ax.plot([row.low, row.high], [y, y], color=color, lw=2.2)
-        ax.plot(
-            row.mean,
-            y,
-            marker,
-            color=color,
-            ms=6.5,
-            mew=1.8,
-            fillstyle=fill,
-            mfc=(color if fill == "full" else "white"),
-        )
+        y = methods.index(row.method) + shifts.get(row.model, 0.0)
+        _bar(ax, row, y, 2.2, ms=6.5, mew=1.8, **_model_mark(row.model, COLORS[row.method]))
     left, right = _reach(table) if limits is None else limits
     ax.set_xlim(left, right)
     side = tables.better(metric)
-    ax.axvspan(*sorted((0, side * 10)), color="#009E73", alpha=0.07, lw=0, zorder=0)
+    ax.axvspan(*sorted((0, side * 10)), color=BETTER, alpha=0.07, lw=0, zorder=0)
     for place, method in enumerate(methods):
         value = published.get((method, metric))
         if value is None:
@@ -534,7 +457,7 @@ def _forest_panel(
         else:
             edge = left if value < 0 else right
             ax.annotate(
-                f"paper {value:+.2f}".replace("-", "\u2212"),
+                minus(f"paper {value:+.2f}"),
                 xy=(edge, place - 0.36),
                 xytext=(edge - 0.3 * np.sign(value) * (right - left), place - 0.36),
                 arrowprops={"arrowstyle": "->", "color": "black"},
@@ -543,9 +466,7 @@ def _forest_panel(
                 va="center",
             )
     names = [tables.METHOD_NAMES[method].replace(", ", ",\n") for method in methods]
-    ax.set_yticks(range(len(methods)), [_capital(name) for name in names])
-    ax.set_ylim(len(methods) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
+    _rows(ax, [capital(name) for name in names], 0.5, 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(3 if limits else 4))
 
 
@@ -566,35 +487,62 @@ def _methods(table: pd.DataFrame) -> list[str]:
     return [method for method in COLORS if method in present]
 
 
-def _method_legend(where: Axes | Figure, methods: Sequence[str]) -> None:
-    handles = [
-        Line2D([], [], color=COLORS[m], marker="o", label=tables.METHOD_NAMES[m]) for m in methods
-    ]
-    if isinstance(where, Figure):
-        where.legend(handles=handles, loc="outside upper center", ncols=2)
-    else:
-        where.legend(handles=handles, loc="lower right")
-
-
 def _model_legend(figure: Figure, table: pd.DataFrame, published: bool) -> None:
+    grey = COLORS["baseline"]
     handles = [
-        Line2D(
-            [],
-            [],
-            color=COLORS["baseline"],
-            marker=marker,
-            fillstyle=fill,
-            mfc=COLORS["baseline"] if fill == "full" else "white",
-            label=tables.MODEL_NAMES[model],
-        )
-        for model, (marker, fill) in MODEL_STYLE.items()
+        Line2D([], [], label=tables.MODEL_NAMES[model], **_model_mark(model, grey))
+        for model in MODEL_STYLE
         if len(table) and model in set(table["model"])
     ]
     if published:
         handles.append(Line2D([], [], color="black", marker="X", ls="", label="paper"))
-    handles.append(plt.Rectangle((0, 0), 1, 1, color="#009E73", alpha=0.15, label="better"))
+    handles.append(plt.Rectangle((0, 0), 1, 1, color=BETTER, alpha=0.15, label="better"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _band(
+    ax: Axes, x: Sequence[float], values: Iterable[np.ndarray], column: str, alpha: float, **style
+) -> None:
+    """A line of means with the 95 % intervals around it; no band where ``alpha`` is 0."""
+    found = [mean_interval(each, within=tables.possible(column)) for each in values]
+    if alpha:
+        low, high = [each.low for each in found], [each.high for each in found]
+        ax.fill_between(x, low, high, color=style["color"], alpha=alpha, lw=0)
+    ax.plot(x, [each.mean for each in found], **style)
+
+
+def _bar(ax: Axes, found: Interval, y: float, width: float, **marker) -> None:
+    """An interval and its mean."""
+    ax.plot([found.low, found.high], [y, y], color=marker["color"], lw=width)
+    ax.plot(found.mean, y, ls="", **marker)
+
+
+def _rows(ax: Axes, names: Sequence[str], below: float = 0.4, above: float = 0.6) -> None:
+    """A row a name, from above, without lines between them."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - below, -above)
+    ax.grid(axis="y", visible=False)
+
+
+def _limit(ax: Axes, epochs: pd.DataFrame, metric: str) -> None:
+    """Whole epochs, and the limits of all methods."""
+    values = epochs[[f"train_{metric}", f"val_{metric}"]].to_numpy()
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    pad = 0.06 * max(high - low, 0.01)
+    loss = metric == "cross_entropy"
+    ax.set_ylim(*((0.0, high + pad) if loss else (max(0.0, low - pad), min(1.005, high + pad))))
+    ax.set_xlim(1, max(2, epochs["epoch"].max()))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _method_handles(table: pd.DataFrame) -> list[Line2D]:
+    return [
+        Line2D([], [], color=COLORS[m], marker="o", label=tables.METHOD_NAMES[m])
+        for m in _methods(table)
+    ]
+
+
+def _model_mark(model: str, color: str) -> dict[str, object]:
+    marker, fill = MODEL_STYLE.get(model, ("s", "full"))
+    face = color if fill == "full" else "white"
+    return {"color": color, "marker": marker, "fillstyle": fill, "mfc": face}

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["pack", "unpack"]
-
 
 def pack(values: Sequence[bool] | np.ndarray) -> str:
     """Write flags as hexadecimal digits, the first flag in front.

@@ -18,8 +18,6 @@ from varreg.lab.metrics import classification_metrics
 from varreg.lab.runs import RunSpec, train_run
 from varreg.lab.training import predict
 
-__all__ = ["ORDER", "measure", "settings"]
-
 NAMES = ("feature_sampling_ratio", "lambda_", "variance_weight")
 ORDER = tuple(
     dict(zip(NAMES, values, strict=True))

@@ -21,8 +21,6 @@ from varreg.lab.datasets import Dataset, Subset
 from varreg.lab.runs import RunSpec, load_data, train_run
 from varreg.lab.training import predict
 
-__all__ = ["TRAINING", "kept", "measure", "settings"]
-
 TRAINING = ("all images", "without the test lesions", "without as many others")
 
 

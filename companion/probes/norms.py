@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -16,9 +18,8 @@ from companion.studies.grid import DATASETS, MODELS
 from varreg.features import FeatureTap
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.runs import RunSpec, load_data, train_run
+from varreg.lab.statistics import mean_interval
 from varreg.lab.training import Scaling
-
-__all__ = ["measure", "settings"]
 
 WEIGHTS = (0.0, 0.01, 1.0, 100.0)
 
@@ -93,3 +94,44 @@ def measure(
 
     train_run(spec, root=root, device=device, on_epoch=look)
     return Measured(data, {"dataset": spec.dataset, "size": spec.size}, details)
+
+
+def variance_parts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Part the effect of the penalty on the feature variance into scale and shape.
+
+    The variance is the mean square of the features times the relative variance. So the factor by
+    which a penalty changes it, against the same seed without one, is a factor of scale (which the
+    head can undo) times a factor of shape (which it cannot).
+
+    Args:
+        rows: Details of the probe ``norms``; the last epoch counts.
+
+    Returns:
+        Columns ``model, variance_weight`` and, as :class:`~varreg.lab.statistics.Interval` of the
+        natural logarithm over seeds, ``variance``, ``scale``, ``shape`` and ``head`` (the squared
+        norm of the head's weights).
+    """
+    columns = ["model", "variance_weight", "variance", "scale", "shape", "head"]
+    if rows.empty:
+        return pd.DataFrame(columns=columns)
+    last = rows[rows["epoch"] == rows["epoch"].max()]
+    # Features that have collapsed to one value have no logarithm: their run is left out.
+    last = last[last["feature_variance"] > 0]
+    logs = last[["model", "variance_weight", "seed"]].assign(
+        variance=np.log(last["feature_variance"]),
+        scale=np.log(last["feature_variance"] / last["relative_variance"]),
+        shape=np.log(last["relative_variance"]),
+        head=2 * np.log(last["head_norm"]),
+    )
+    found = []
+    for (model, weight), group in logs.groupby(["model", "variance_weight"]):
+        free = logs[(logs["model"] == model) & (logs["variance_weight"] == 0)]
+        change = (
+            group.set_index("seed")[columns[2:]] - free.set_index("seed")[columns[2:]]
+        ).dropna()
+        if weight > 0 and len(change):
+            found.append(
+                {"model": model, "variance_weight": weight}
+                | {name: mean_interval(change[name]) for name in columns[2:]}
+            )
+    return pd.DataFrame(found, columns=columns)

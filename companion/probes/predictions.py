@@ -20,8 +20,6 @@ from varreg.lab.runs import RunSpec, load_data, train_run
 from varreg.lab.training import Scaling, batches
 from varreg.variance import feature_variance
 
-__all__ = ["measure", "settings"]
-
 METRICS = ("cross_entropy", "accuracy", "auroc", "balanced_accuracy")
 UNTRAINED = "untrained"
 

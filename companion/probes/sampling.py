@@ -26,8 +26,6 @@ from varreg.lab.training import batches
 from varreg.penalties import released_variance
 from varreg.variance import feature_variance
 
-__all__ = ["measure", "settings"]
-
 RATIOS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DRAWS, BATCHES, STEP_TURNS = 40, 4, 60
 Variance = Callable[..., Tensor]

@@ -17,8 +17,6 @@ from varreg.lab.metrics import classification_metrics
 from varreg.lab.runs import train_run
 from varreg.lab.training import predict
 
-__all__ = ["PARTS", "measure", "settings"]
-
 PARTS = ("val", "test")
 METRICS = ("cross_entropy", "ece", "accuracy", "auroc")
 

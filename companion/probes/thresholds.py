@@ -17,8 +17,6 @@ from companion.studies.grid import MODELS
 from varreg.lab.runs import train_run
 from varreg.lab.training import predict
 
-__all__ = ["best_threshold", "measure", "prior_corrected", "settings"]
-
 METHODS = ("baseline", "penalized", "augmented")
 
 

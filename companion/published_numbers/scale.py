@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from companion import tables, words
 from companion.figures.style import BLUE, GREEN, NETWORKS, RED, WIDTH, say_empty
+from companion.probes.norms import variance_parts
 from varreg.lab.models import PaperCNN, SmallCNN
-from varreg.lab.statistics import Interval, mean_interval
+from varreg.lab.statistics import Interval
 from varreg.variance import feature_variance
 
 WEIGHT_STYLES = (
@@ -86,58 +87,6 @@ def rescaled(model: PaperCNN | SmallCNN, images: Tensor, factors: Sequence[float
     return pd.DataFrame(rows, columns=["factor", "logits", "penalty"])
 
 
-def variance_parts(rows: pd.DataFrame) -> pd.DataFrame:
-    """Part the effect of the penalty on the feature variance into scale and shape.
-
-    The variance is the mean square of the features times the relative variance. So the factor by
-    which a penalty changes it, against the same seed without one, is a factor of scale (which the
-    head can undo) times a factor of shape (which it cannot).
-
-    Args:
-        rows: Details of the probe ``norms``; the last epoch counts.
-
-    Returns:
-        Columns ``model, variance_weight`` and, as :class:`~varreg.lab.statistics.Interval` of the
-        natural logarithm over seeds, ``variance``, ``scale``, ``shape`` and ``head`` (the squared
-        norm of the head's weights).
-    """
-    columns = ["model", "variance_weight", "variance", "scale", "shape", "head"]
-    if rows.empty:
-        return pd.DataFrame(columns=columns)
-    last = rows[rows["epoch"] == rows["epoch"].max()]
-    # Features that have collapsed to one value have no logarithm: their run is left out.
-    last = last[last["feature_variance"] > 0]
-    logs = last[["model", "variance_weight", "seed"]].assign(
-        variance=np.log(last["feature_variance"]),
-        scale=np.log(last["feature_variance"] / last["relative_variance"]),
-        shape=np.log(last["relative_variance"]),
-        head=2 * np.log(last["head_norm"]),
-    )
-    found = []
-    for (model, weight), group in logs.groupby(["model", "variance_weight"]):
-        free = logs[(logs["model"] == model) & (logs["variance_weight"] == 0)]
-        change = (
-            group.set_index("seed")[columns[2:]] - free.set_index("seed")[columns[2:]]
-        ).dropna()
-        if weight > 0 and len(change):
-            found.append(
-                {"model": model, "variance_weight": weight}
-                | {name: mean_interval(change[name]) for name in columns[2:]}
-            )
-    return pd.DataFrame(found, columns=columns)
-
-
-def factor_text(log: Interval) -> str:
-    """A factor with its interval as printed, from those of its logarithm.
-
-    Example:
-        >>> factor_text(Interval(math.log(0.5), math.log(0.4), math.log(0.6), 5))
-        '0.50 [0.40, 0.60]'
-    """
-    mean, low, high = (_times(math.exp(value)) for value in (log.mean, log.low, log.high))
-    return f"{mean} [{low}, {high}]" if log.n > 1 else mean
-
-
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """:func:`variance_parts` as printed: factors with 95 % intervals."""
     return words.printed(
@@ -145,10 +94,10 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         {
             "Network": ("model", tables.MODEL_NAMES),
             "Weight": ("variance_weight", "g"),
-            "Variance": ("variance", factor_text),
-            "= scale": ("scale", factor_text),
-            "\u00d7 shape": ("shape", factor_text),
-            "Squared norm of the head": ("head", factor_text),
+            "Variance": ("variance", words.factor),
+            "= scale": ("scale", words.factor),
+            "\u00d7 shape": ("shape", words.factor),
+            "Squared norm of the head": ("head", words.factor),
             "Share of the scale": (["variance", "scale"], _share),
         },
     )
@@ -243,10 +192,6 @@ def _log_axis(ax: Axes) -> None:
 def _two_and_five(value: float, _: int) -> str:
     """Label of a minor tick: only at 2 and 5 times a power of ten."""
     return f"{value:g}" if f"{value:e}"[0] in "25" else ""
-
-
-def _times(value: float) -> str:
-    return f"{value:.2f}" if 0.1 <= value < 10 else words.short(value)
 
 
 def _share(variance: Interval, scale: Interval) -> str:

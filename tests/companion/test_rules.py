@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +15,7 @@ HARMS = {"baseline": 0.0, "penalized": 0.05, "tuned": 0.1, "augmented": -0.02}
 
 
 def judged(name, second=False, /, records=None, **by):
-    return rules.RULES[name](records or {}, second, **by)
+    return rules.RULES[name](records or {}, **by, **({"second": True} if second else {}))
 
 
 def words(parts):
@@ -360,3 +363,8 @@ def test_margins_stand_in_the_words():
     assert f"{100 * found['overhead'].margin:g} %" in found["overhead"].reproduced
     for rule in found.values():
         assert "{" not in rule.reproduced + rule.refuted + rule.unknown
+
+
+def test_judging_draws_nothing():
+    code = "import sys, companion.claims; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

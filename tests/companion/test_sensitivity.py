@@ -136,29 +136,28 @@ def test_printed_table_marks_what_stands_after_correction():
     assert set(printed.loc[released, "Moves the effect by"]) == {"\u2013"}
 
 
-def test_sentence_counts_choices_and_names_the_largest_move():
+def test_summary_counts_choices_and_names_the_largest_move():
     chest = len([each for each in ambiguities.ALTERNATIVES if each.experiment == "chest"])
-    lower = sensitivity.sentence(sensitivity.effects(made_up(noise=1e-4)))
-    assert f"Under {chest} of {chest} readings" in lower
-    assert f"({chest} for the better, 0 for the worse)" in lower
-    assert "moved most by learning rate (0.001), which raises it by 0.1" in lower
-    assert "the largest mean effect of the penalty under any of them is 0.070" in lower
-    assert lower.count("On chest") == lower.count("On skin") == 1
+    lower = sensitivity.summary(sensitivity.effects(made_up(noise=1e-4))).set_index("Data")
+    assert list(lower.index) == ["chest", "skin"]
+    counted = ["Choices", "Different readings", "Penalty better", "Penalty worse"]
+    assert lower.loc["chest", counted].tolist() == [chest, chest, chest, 0]
+    most = lower.loc["chest", "Moves the baseline most"]
+    assert most.startswith("learning rate (0.001), which raises it by 0.1")
+    assert lower.loc["chest", "Largest mean effect"] == "0.070"
     # For accuracy higher is better: the same runs, the same verdict.
     by_accuracy = sensitivity.effects(made_up(noise=1e-4), "test_accuracy")
-    assert f"({chest} for the better, 0 for the worse)" in sensitivity.sentence(
-        by_accuracy, "test_accuracy"
-    )
-    higher = sensitivity.effects(made_up(effect=0.2, noise=1e-4))
-    assert f"(0 for the better, {chest} for the worse)" in sensitivity.sentence(higher)
+    same = sensitivity.summary(by_accuracy, "test_accuracy").set_index("Data")
+    assert same.loc["chest", counted].tolist() == [chest, chest, chest, 0]
+    higher = sensitivity.summary(sensitivity.effects(made_up(effect=0.2, noise=1e-4)))
+    assert higher.loc[0, counted].tolist() == [chest, chest, 0, chest]
 
 
-def test_sentence_with_one_seed_or_none():
-    assert sensitivity.sentence(sensitivity.effects(pd.DataFrame())) == ("No run is recorded yet.")
-    one = sensitivity.effects(made_up(keep=lambda spec: spec.seed == 0))
-    text = sensitivity.sentence(one)
-    assert "(0 for the better, 0 for the worse)" in text
-    assert "too few recorded runs" in text
+def test_summary_with_one_seed_or_none():
+    assert sensitivity.summary(sensitivity.effects(pd.DataFrame())).empty
+    one = sensitivity.summary(sensitivity.effects(made_up(keep=lambda spec: spec.seed == 0)))
+    assert set(one["Penalty better"]) == set(one["Penalty worse"]) == {0}
+    assert set(one["Moves the baseline most"]) == {"too few recorded runs to say"}
 
 
 def repeated(runs, choice, of, experiment="chest"):
@@ -185,10 +184,9 @@ def test_a_choice_that_gives_the_same_runs_counts_once():
     assert set(same["same_as"]) == {ambiguities.AS_RELEASED}
     assert len(sensitivity.distinct(found)) == len(found) - 2
     count = len(chest) - 2
-    text = sensitivity.sentence(found)
-    assert f"On chest, {len(chest)} choices give {count} different readings" in text
-    assert "2 of them change nothing here" in text
-    assert f"Under {count} of {count} readings" in text
+    (first, *_) = sensitivity.summary(found).to_dict("records")
+    assert (first["Choices"], first["Different readings"]) == (len(chest), count)
+    assert first["Penalty better"] == count
     table = sensitivity.table(found)
     cells = table[table["Choice"].isin(idle)][["Moves the baseline by", "Moves the effect by"]]
     assert (cells == sensitivity.SAME).all(axis=None)
@@ -220,14 +218,13 @@ def test_the_same_accuracy_is_not_the_same_run():
     assert row(sensitivity.effects(runs), "25 for both")["same_as"] == ""
 
 
-def test_the_sentence_does_not_name_a_move_that_is_none():
+def test_the_summary_does_not_name_a_move_that_is_none():
     runs = made_up(rate_level=0.0, rate_effect=0.0, noise=0.05)
     found = sensitivity.effects(runs)
     chest = found[found["experiment"] == "chest"]
-    text = sensitivity.sentence(chest)
+    (text,) = sensitivity.summary(chest)["Moves the baseline most"]
     clear = [each for each in chest["level_move"] if each and not each.low <= 0 <= each.high]
-    assert ("No other choice measurably moves the baseline" in text) == (not clear)
-    assert "does not measurably change" not in text
+    assert (text == "none measurably") == (not clear)
 
 
 def test_recorded_readings_are_those_that_differ_by_hand():

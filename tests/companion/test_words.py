@@ -13,6 +13,7 @@ from companion import words
         (words.number(math.nan), "\u2013"),
         (words.number(-1234.5, 1, signed=True), "\u22121,234.5"),
         (words.between(-1, 0.5, 1), "\u22121.0 to 0.5"),
+        (words.between(-1, 0.5, 1, signed=True), "\u22121.0 to +0.5"),
         (words.between(math.nan, 1), "\u2013"),
         (words.interval(-0.1, -0.2, 0.3, 1, signed=True), "\u22120.1 [\u22120.2, +0.3]"),
         (words.interval(math.nan, 0, 1), "\u2013"),

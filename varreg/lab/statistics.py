@@ -279,12 +279,9 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= k <= n:
         raise ValueError(f"k = {k} of n = {n}: n must be at least 1 and k between 0 and n.")
-    z = float(stats.norm.ppf(0.5 + _checked_confidence(confidence) / 2))
-    share = k / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # k = 0 and k = n end exactly at 0 and 1; rounding must not carry them past.
-    return (0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half)
+    test = stats.binomtest(k, n)
+    found = test.proportion_ci(_checked_confidence(confidence), method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _checked(values: Sequence[float], name: str) -> np.ndarray:
