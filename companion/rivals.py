@@ -1,0 +1,365 @@
+"""The page about the comparison: every method at its strength beside its reference.
+
+A block is a data set, a network and with or without augmentation; see
+:mod:`companion.studies.rivals_tuning`. Only blocks of which every run is recorded are shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from companion import words
+from companion.figures.style import WIDTH
+from companion.over_images import labels
+from companion.studies import rivals
+from companion.studies.rivals_tuning import BLOCKS, Block, chosen_strengths, reference
+from varreg.lab.calibration import fit_temperature
+from varreg.lab.ledger import Ledger
+from varreg.lab.methods import METHODS
+from varreg.lab.metrics import classification_metrics, reliability_metrics
+from varreg.lab.predictions import Predictions
+from varreg.lab.statistics import Interval, holm, paired_difference
+
+#: Smallest effects of interest, of the plan.
+NEGLIGIBLE = {"test_cross_entropy": 0.01, "test_auroc": 0.005}
+
+#: What is compared: its name, and whether more is better.
+MEASURES = {
+    "test_cross_entropy": ("cross-entropy", False),
+    "test_auroc": ("AUROC", True),
+    "test_accuracy": ("accuracy", True),
+    "test_balanced_accuracy": ("balanced accuracy", True),
+    "test_ece": ("calibration error", False),
+    "test_brier": ("Brier score", False),
+    "test_augrc": ("AUGRC", False),
+    "test_aurc": ("AURC", False),
+    "scaled_cross_entropy": ("cross-entropy after temperature", False),
+    "scaled_ece": ("calibration error after temperature", False),
+    "corrupted_cross_entropy": ("cross-entropy, corrupted", False),
+    "corrupted_auroc": ("AUROC, corrupted", True),
+    "last_cross_entropy": ("cross-entropy, last epoch", False),
+    "last_auroc": ("AUROC, last epoch", True),
+}
+
+#: Measures that the text may name.
+TOLD = ("test_cross_entropy", "test_auroc", "scaled_cross_entropy")
+
+Blocks = Sequence[tuple[Block, pd.DataFrame]]
+
+DATA = {
+    "breastmnist": "BreastMNIST, 546 images",
+    "pneumoniamnist": "PneumoniaMNIST, 4,708 images",
+    "ham10000": "HAM10000 by lesion, 7 classes",
+    "phantom": "phantom",
+    "adrenalmnist3d": "AdrenalMNIST3D, volumes",
+}
+NETWORKS = {
+    "small_cnn": "",
+    "small_cnn_norm": ", batch normalization",
+    "small_cnn_wide": ", three times as wide",
+}
+
+
+def name(block: Block) -> str:
+    """A block as printed.
+
+    Example:
+        >>> name(BLOCKS[1])
+        'BreastMNIST, 546 images, augmented'
+    """
+    return DATA[block.dataset] + NETWORKS[block.model] + ", augmented" * block.augment
+
+
+def recorded_blocks(results: Path | None = None) -> list[tuple[Block, pd.DataFrame]]:
+    """Blocks of which every run is recorded, each with its runs and what follows from them.
+
+    Args:
+        results: Folder of the ledgers; default: the recorded results.
+
+    Returns:
+        The runs have the columns of the ledger and those of :func:`measured`.
+    """
+    ledger, found = Ledger("rivals", results), []
+    runs = ledger.runs()
+    if runs.empty:
+        return []
+    runs = runs.set_index("key", drop=False)
+    for block in BLOCKS:
+        wanted = [spec.key for spec in rivals.block_specs(block, results) or ()]
+        if wanted and set(wanted) <= set(runs.index):
+            mine = runs.loc[wanted].reset_index(drop=True)
+            said = ledger.all_predictions(wanted)
+            parts = {part: labels(block.dataset, _split(mine), part, results) for part in PARTS}
+            more = [measured(said[key], parts) for key in wanted]
+            found.append((block, pd.concat([mine, pd.DataFrame(more)], axis=1)))
+    return [(block, _with_augmentation(block, runs, found)) for block, runs in found]
+
+
+def _with_augmentation(block: Block, runs: pd.DataFrame, every: Blocks) -> pd.DataFrame:
+    """The paper's augmentation is a method too, where the runs are that are all augmented."""
+    sibling = dataclasses.replace(block, augment=True, methods=())
+    for other, augmented in every if not block.augment else ():
+        if dataclasses.replace(other, methods=()) == sibling:
+            return pd.concat([runs, augmented[augmented["method"] == "augmented"]])
+    return runs
+
+
+PARTS = ("val", "test")
+
+
+def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict[str, float]:
+    """What follows from the recorded logits of a run.
+
+    Args:
+        said: Its predictions, by split.
+        truth: Labels of the validation and test images.
+
+    Returns:
+        Brier score, AURC and AUGRC of the test images; the ``temperature`` that the validation
+        images fit, and behind ``scaled_`` the metrics after it; behind ``last_`` those of the
+        weights of the last epoch.
+    """
+    task = "binary" if said["test"].logits.shape[1] == 1 else "multiclass"
+    logits = {
+        split: torch.tensor(found.logits, dtype=torch.float64) for split, found in said.items()
+    }
+    target = {part: torch.tensor(values) for part, values in truth.items()}
+    temperature = fit_temperature(logits["val"], target["val"], task)
+    scaled = classification_metrics(logits["test"] / temperature, target["test"], task)
+    last = classification_metrics(logits["test_last"], target["test"], task)
+    reliable = reliability_metrics(logits["test"], target["test"], task)
+    return {
+        **{f"test_{metric}": value for metric, value in reliable.items()},
+        "temperature": temperature,
+        **{f"scaled_{metric}": scaled[metric] for metric in ("cross_entropy", "ece")},
+        **{f"last_{metric}": last[metric] for metric in ("cross_entropy", "auroc")},
+    }
+
+
+def differences(block: Block, runs: pd.DataFrame, results: Path | None = None) -> pd.DataFrame:
+    """Every method of a block against its reference, over the seeds that both have.
+
+    Args:
+        block: Which.
+        runs: Its runs, as from :func:`recorded_blocks`.
+        results: Folder of the ledgers.
+
+    Returns:
+        A row a method and measure: ``method, reference, strength, measure, mean, low, high, n,
+        p, p_holm, wins`` (share of the seeds with a better value; ties count half),
+        ``detectable`` (the smallest mean difference that would have been found with a
+        probability of 80 %). Holm's correction is over the methods, for the primary outcome;
+        it is NaN for the others. What validation turned off has strength 0 and no difference.
+    """
+    strengths = chosen_strengths(block, results) or {}
+    shown = dict.fromkeys(runs["method"]) | dict.fromkeys(strengths)
+    rows = []
+    for method in shown:
+        against = reference(block, method)
+        if method == against:
+            continue
+        strength = strengths.get(method, math.nan)
+        for measure, (_, more) in MEASURES.items():
+            head = {"method": method, "reference": against, "strength": strength}
+            row = head | {"measure": measure}
+            wide = runs.pivot_table(index="seed", columns="method", values=measure)
+            if method not in wide or against not in wide:
+                if strength == 0 and measure == "test_cross_entropy":
+                    rows.append(row | {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 0, "p": math.nan})
+                continue
+            wide = wide[[method, against]].dropna()
+            if len(wide) < 2:
+                continue
+            found = paired_difference(wide[method], wide[against])
+            gain = (wide[method] - wide[against]) * (1 if more else -1)
+            spread = (wide[method] - wide[against]).std() / math.sqrt(len(wide))
+            reach = stats.t.ppf(0.975, len(wide) - 1) + stats.t.ppf(0.8, len(wide) - 1)
+            rows.append(
+                row
+                | {key: getattr(found, key) for key in ("mean", "low", "high", "n", "p")}
+                | {"wins": ((gain > 0) + 0.5 * (gain == 0)).mean(), "detectable": reach * spread}
+            )
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    primary = table["measure"] == "test_cross_entropy"
+    table["p_holm"] = math.nan
+    table.loc[primary, "p_holm"] = holm(table.loc[primary, "p"])
+    return table
+
+
+def table(found: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Differences of a block as printed, the largest gain in the primary outcome first.
+
+    A star marks the primary outcome where Holm's p is below 0.05; *off* is a method that
+    validation turned off.
+    """
+    wide = {measure: found[found["measure"] == measure].set_index("method") for measure in measures}
+    first = wide["test_cross_entropy"].sort_values("mean")
+    columns = {
+        "Method": [words.capital(METHODS[method].title) for method in first.index],
+        "Against": [METHODS[against].title for against in first["reference"]],
+        "Strength": [_strength(METHODS[m].strength, s) for m, s in first["strength"].items()],
+    }
+    for measure in measures:
+        columns[words.capital(MEASURES[measure][0])] = [
+            _said(wide[measure], method) for method in first.index
+        ]
+    columns["Better in"] = [
+        words.DASH if row.n == 0 else f"{words.percent(row.wins)} of {row.n:.0f}"
+        for row in first.itertuples()
+    ]
+    return pd.DataFrame(columns)
+
+
+def summary(
+    blocks: Sequence[tuple[Block, pd.DataFrame]], results: Path | None = None
+) -> pd.DataFrame:
+    """The primary outcome of every method in every block, side by side, as printed."""
+    columns = {}
+    for block, runs in blocks:
+        found = differences(block, runs, results)
+        mine = found[found["measure"] == "test_cross_entropy"].set_index("method")
+        columns[words.capital(name(block))] = {
+            words.capital(METHODS[method].title): _said(mine, method) for method in mine.index
+        }
+    return pd.DataFrame(columns).fillna(words.DASH).rename_axis("Method").reset_index()
+
+
+def explained(runs: pd.DataFrame, measure: str = "test_cross_entropy") -> dict[str, float]:
+    """Shares of the variation of a measure over a block: method, seed, and what is left.
+
+    Those of the sums of squares of a two-way layout without replicates.
+    """
+    wide = runs.pivot_table(index="seed", columns="method", values=measure).dropna(axis=1)
+    values = wide.to_numpy()
+    mean = values.mean()
+    whole = ((values - mean) ** 2).sum()
+    method = len(wide) * ((values.mean(0) - mean) ** 2).sum() / whole
+    seed = wide.shape[1] * ((values.mean(1) - mean) ** 2).sum() / whole
+    return {"method": method, "seed": seed, "rest": 1 - method - seed}
+
+
+def facts(
+    blocks: Sequence[tuple[Block, pd.DataFrame]], results: Path | None = None
+) -> dict[str, object]:
+    """What the text of the page says in numbers, by name."""
+    found: dict[str, object] = {"rivals_blocks": len(blocks)}
+    for block, runs in blocks:
+        key = f"rivals_{block.dataset}{'_augmented' * block.augment}"
+        if block.model != "small_cnn":
+            key += f"_{block.model.removeprefix('small_cnn_')}"
+        every = differences(block, runs, results)
+        rows = every[(every["measure"] == "test_cross_entropy") & (every["n"] > 0)]
+        rows = rows[rows["reference"] != "two_views"]
+        found[f"{key}_methods"] = len(rows)
+        stands = rows[(rows["p_holm"] < 0.05) & (rows["mean"] < 0)]
+        found[f"{key}_stand"] = len(stands)
+        found[f"{key}_worse"] = int(((rows["p_holm"] < 0.05) & (rows["mean"] > 0)).sum())
+        best = rows.sort_values("mean").iloc[0]
+        found[f"{key}_best"] = METHODS[best["method"]].title
+        for row in every.itertuples():
+            if row.n and row.measure in (
+                "test_cross_entropy",
+                "test_auroc",
+                "scaled_cross_entropy",
+            ):
+                said = words.interval(row.mean, row.low, row.high, signed=True)
+                found[f"{key}_{row.method}_{row.measure}"] = said
+        shares = explained(runs)
+        found |= {f"{key}_explained_{part}": words.percent(share) for part, share in shares.items()}
+    return found
+
+
+def figure(
+    blocks: Blocks,
+    measures: Sequence[str] = ("test_cross_entropy", "test_auroc"),
+    results: Path | None = None,
+) -> Figure:
+    """Each method's difference from its reference: a row a method, a column a block and measure."""
+    every = [differences(block, runs, results) for block, runs in blocks]
+    methods = _order(every)
+    count = max(1, len(blocks) * len(measures))
+    figure, axes = plt.subplots(
+        1,
+        count,
+        figsize=(max(WIDTH, 2.2 + 2.4 * count), 0.6 + 0.27 * max(4, len(methods))),
+        squeeze=False,
+        sharey=True,
+    )
+    for place, (block, _) in enumerate(blocks):
+        for at, measure in enumerate(measures):
+            ax = axes[0, place * len(measures) + at]
+            _forest(ax, every[place], measure, methods)
+            ax.set_title(name(block).split(",")[0] + " aug." * block.augment if not at else "")
+    axes[0, 0].set_yticks(
+        range(len(methods)), [words.capital(METHODS[method].title) for method in methods]
+    )
+    axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
+    return figure
+
+
+def _forest(ax: Axes, found: pd.DataFrame, measure: str, methods: Sequence[str]) -> None:
+    rows = found[found["measure"] == measure].set_index("method")
+    said, more = MEASURES[measure]
+    for place, method in enumerate(methods):
+        if method not in rows.index:
+            continue
+        row, color = rows.loc[method], METHODS[method].color
+        if row["n"] == 0:
+            ax.plot(0, place, "x", color=color, ms=5)
+            continue
+        ax.plot([row["low"], row["high"]], [place, place], color=color, lw=2)
+        stands = row["p_holm"] < 0.05 or measure != "test_cross_entropy"
+        ax.plot(row["mean"], place, "o", color=color, ms=6, mfc=color if stands else "white")
+    ax.axvline(0, color="black", lw=0.8)
+    side = 1 if more else -1
+    ax.axvspan(*sorted((0, side * 10)), color="#009E73", alpha=0.07, lw=0, zorder=0)
+    ends = rows[["low", "high"]].to_numpy()
+    if len(ends):
+        low, high = min(0.0, np.nanquantile(ends, 0.03)), max(0.0, np.nanquantile(ends, 0.97))
+        room = 0.15 * max(high - low, 0.01)
+        ax.set_xlim(low - room, high + room)
+    ax.set_xlabel(said)
+    ax.grid(axis="y", visible=False)
+
+
+def _order(every: Sequence[pd.DataFrame]) -> list[str]:
+    """Methods by their mean gain in the primary outcome, over the blocks that have them."""
+    parts = [found[found["measure"] == "test_cross_entropy"] for found in every if len(found)]
+    if not parts:
+        return []
+    return list(pd.concat(parts).groupby("method")["mean"].mean().sort_values().index)
+
+
+def _said(rows: pd.DataFrame, method: str) -> str:
+    if method not in rows.index:
+        return words.DASH
+    row = rows.loc[method]
+    if row["n"] == 0:
+        return "off"
+    star = "*" if row["p_holm"] < 0.05 else ""
+    found = Interval(row["mean"], row["low"], row["high"], int(row["n"]))
+    return words.level(found, signed=True) + star
+
+
+def _strength(what: str, value: float) -> str:
+    if math.isnan(value) or not value:
+        return words.DASH if math.isnan(value) else "off"
+    return f"{words.short(value)} ({what or 'weight'})"
+
+
+def _split(runs: pd.DataFrame) -> str:
+    split = runs["split"].iloc[0]
+    return "official" if pd.isna(split) else split
