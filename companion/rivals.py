@@ -237,6 +237,49 @@ def summary(
     return pd.DataFrame(columns).fillna(words.DASH).rename_axis("Method").reset_index()
 
 
+def confidence(blocks: Blocks, results: Path | None = None) -> pd.DataFrame:
+    """The gain in cross-entropy before and after a temperature, as printed, where there was one."""
+    rows = []
+    for block, runs in blocks:
+        every = differences(block, runs, results)
+        wide = {m: every[every["measure"] == m].set_index("method") for m in TOLD}
+        first = wide["test_cross_entropy"]
+        for method in first[(first["high"] < 0) & (first["n"] > 0)].sort_values("mean").index:
+            after = wide["scaled_cross_entropy"].loc[method]
+            rows.append(
+                {
+                    "Block": name(block),
+                    "Method": words.capital(METHODS[method].title),
+                    "As trained": _said(first, method),
+                    "After a temperature": _said(wide["scaled_cross_entropy"], method),
+                    "AUROC": _said(wide["test_auroc"], method),
+                    "Left": words.percent(after["mean"] / first.loc[method, "mean"]),
+                }
+            )
+    columns = ["Block", "Method", "As trained", "After a temperature", "AUROC", "Left"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def variation(blocks: Blocks, results: Path | None = None) -> pd.DataFrame:
+    """What explains the variation of the primary outcome, and what could have been seen."""
+    rows = []
+    for block, runs in blocks:
+        every = differences(block, runs, results)
+        mine = every[(every["measure"] == "test_cross_entropy") & (every["n"] > 0)]
+        shares = {part: words.percent(share) for part, share in explained(runs).items()}
+        rows.append(
+            {
+                "Block": name(block),
+                "Method": shares["method"],
+                "Seed": shares["seed"],
+                "Rest": shares["rest"],
+                "Detectable, median": words.number(mine["detectable"].median()),
+                "Detectable, largest": words.number(mine["detectable"].max()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def explained(runs: pd.DataFrame, measure: str = "test_cross_entropy") -> dict[str, float]:
     """Shares of the variation of a measure over a block: method, seed, and what is left.
 

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+
+from companion import rivals
+from companion.studies.rivals_tuning import BLOCKS
+from varreg.lab.predictions import Predictions
+
+BLOCK = dataclasses.replace(BLOCKS[0], methods=("feature_l2", "logit_l2", "dropout"))
+
+
+def runs(effects: dict[str, float], seeds: int = 20, spread: float = 0.02) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    of_seed = random.normal(0.5, 0.1, seeds)
+    rows = []
+    for method, effect in effects.items():
+        for seed in range(seeds):
+            loss = of_seed[seed] + effect + (random.normal(0, spread) if effect else 0)
+            values = dict.fromkeys(rivals.MEASURES, loss)
+            rows.append({"method": method, "seed": seed, **values, "test_auroc": 1 - loss})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def strengths(monkeypatch):
+    chosen = {"feature_l2": 2.5, "logit_l2": 0.01, "dropout": 0.0}
+    monkeypatch.setattr(rivals, "chosen_strengths", lambda block, results: chosen)
+
+
+@pytest.mark.usefixtures("strengths")
+def test_differences_are_paired_by_seed_and_corrected_over_the_methods():
+    table = runs({"baseline": 0.0, "feature_l2": -0.03, "logit_l2": 0.005})
+    found = rivals.differences(BLOCK, table)
+    wide = table.pivot(index="seed", columns="method", values="test_cross_entropy")
+    primary = found[found["measure"] == "test_cross_entropy"].set_index("method")
+    raw = {}
+    for method in ("feature_l2", "logit_l2"):
+        gain = wide[method] - wide["baseline"]
+        raw[method] = stats.ttest_1samp(gain, 0).pvalue
+        assert primary.loc[method, "mean"] == pytest.approx(gain.mean())
+        assert primary.loc[method, "p"] == pytest.approx(raw[method])
+        assert primary.loc[method, "wins"] == (gain < 0).mean()
+    low, high = sorted(raw.values())
+    assert sorted(primary["p_holm"].dropna()) == pytest.approx([2 * low, max(2 * low, high)])
+    area = found[(found["measure"] == "test_auroc") & (found["method"] == "feature_l2")].iloc[0]
+    assert area["mean"] == pytest.approx(-primary.loc["feature_l2", "mean"])
+    assert area["wins"] == primary.loc["feature_l2", "wins"]
+
+
+@pytest.mark.usefixtures("strengths")
+def test_what_validation_turned_off_is_shown_as_off_and_not_tested():
+    found = rivals.differences(BLOCK, runs({"baseline": 0.0, "feature_l2": -0.03}))
+    off = found[found["method"] == "dropout"]
+    assert off["n"].tolist() == [0]
+    assert off["p_holm"].isna().all()
+    shown = rivals.table(found, ["test_cross_entropy", "test_auroc"]).set_index("Method")
+    assert shown.loc["Dropout on the features", "Cross-entropy"] == "off"
+    assert shown.index[0] == "Feature L2"
+
+
+@pytest.mark.usefixtures("strengths")
+def test_a_copy_of_another_method_has_no_effect():
+    found = rivals.differences(BLOCK, runs({"baseline": 0.0, "feature_l2": 0.0}))
+    copy = found[(found["method"] == "feature_l2") & (found["measure"] == "test_cross_entropy")]
+    assert copy[["mean", "low", "high"]].to_numpy().tolist() == [[0, 0, 0]]
+    assert copy["wins"].tolist() == [0.5]
+
+
+@pytest.mark.usefixtures("strengths")
+def test_what_could_have_been_seen_is_seen_four_times_in_five():
+    table = runs({"baseline": 0.0, "feature_l2": 1e-9}, spread=0.05)
+    found = rivals.differences(BLOCK, table).iloc[0]
+    wide = table.pivot(index="seed", columns="method", values="test_cross_entropy")
+    spread = (wide["feature_l2"] - wide["baseline"]).std()
+    random = np.random.default_rng(1)
+    drawn = random.normal(found["detectable"], spread, (4000, 20))
+    power = (stats.ttest_1samp(drawn, 0, axis=1).pvalue < 0.05).mean()
+    assert power == pytest.approx(0.8, abs=0.03)
+
+
+def test_shares_of_the_variation():
+    only_methods = pd.concat(
+        runs({"a": 0.0}, seeds=3).assign(method=name, test_cross_entropy=value)
+        for name, value in (("a", 1.0), ("b", 2.0))
+    )
+    assert rivals.explained(only_methods)["method"] == pytest.approx(1)
+    found = rivals.explained(runs({"baseline": 0.0, "feature_l2": -0.03}))
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["seed"] > 0.8
+
+
+def test_what_follows_from_recorded_logits():
+    random = np.random.default_rng(0)
+    truth = {part: random.integers(0, 2, 400) for part in rivals.PARTS}
+    sure = {part: 4 * (2 * truth[part] - 1 + random.normal(0, 1.5, 400))[:, None] for part in truth}
+    names = [str(place) for place in range(400)]
+    said = {part: Predictions(logits, names) for part, logits in sure.items()}
+    said |= {f"{part}_last": Predictions(-logits, names) for part, logits in sure.items()}
+    found = rivals.measured(said, truth)
+    p = 1 / (1 + np.exp(-sure["test"][:, 0]))
+    cooled = 1 / (1 + np.exp(-sure["test"][:, 0] / found["temperature"]))
+    assert found["temperature"] > 2
+    assert found["test_brier"] == pytest.approx(brier_score_loss(truth["test"], p))
+    assert found["scaled_cross_entropy"] == pytest.approx(log_loss(truth["test"], cooled))
+    assert found["scaled_cross_entropy"] < log_loss(truth["test"], p)
+    assert found["last_auroc"] == pytest.approx(1 - roc_auc_score(truth["test"], p))
+
+
+@pytest.mark.usefixtures("strengths")
+def test_the_page_with_and_without_blocks():
+    table = runs({"baseline": 0.0, "feature_l2": -0.03, "logit_l2": 0.02})
+    for blocks in ([], [(BLOCK, table)]):
+        rivals.figure(blocks).canvas.draw()
+        assert len(rivals.confidence(blocks)) == len(blocks)
+        assert len(rivals.variation(blocks)) == len(blocks)
+        assert rivals.facts(blocks)["rivals_blocks"] == len(blocks)
+    told = rivals.facts([(BLOCK, table)])
+    assert told["rivals_breastmnist_best"] == "feature L2"
+    assert (told["rivals_breastmnist_stand"], told["rivals_breastmnist_worse"]) == (1, 1)
+    assert not math.isnan(len(rivals.summary([(BLOCK, table)])))
+
+
+def test_augmentation_is_a_method_where_both_blocks_are_recorded():
+    plain, augmented = runs({"baseline": 0.0}), runs({"augmented": -0.1, "dropout": -0.2})
+    sibling = dataclasses.replace(BLOCK, augment=True)
+    every = [(BLOCK, plain), (sibling, augmented)]
+    assert set(rivals._with_augmentation(BLOCK, plain, every)["method"]) == {
+        "baseline",
+        "augmented",
+    }
+    assert rivals._with_augmentation(sibling, augmented, every) is augmented
