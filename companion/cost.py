@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +20,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 
+from companion import words as printed
 from companion.tables import MODEL_NAMES
 from varreg.lab.ledger import Ledger, default_results
-
-__all__ = [
-    "AGAIN",
-    "OURS",
-    "PLAIN",
-    "QUANTITIES",
-    "QUESTIONS",
-    "RELEASED",
-    "Growth",
-    "Recorded",
-    "Recordings",
-    "Spread",
-    "Target",
-    "bandwidth_table",
-    "decoding_table",
-    "ensemble_table",
-    "exponent_text",
-    "fit_growth",
-    "gather",
-    "gpu_sentence",
-    "grouped",
-    "growth_table",
-    "growths",
-    "hardware_table",
-    "memory_table",
-    "network_name",
-    "overhead_table",
-    "project_table",
-    "read",
-    "roofline_table",
-    "sentences",
-    "source",
-    "step_ratios",
-    "targets",
-    "targets_sentence",
-    "targets_table",
-    "throughput_table",
-    "training_table",
-]
 
 #: The ledgers in ``results/benchmarks``, each with the columns that say what a row is about.
 QUESTIONS = {
@@ -83,16 +45,10 @@ QUANTITIES = {
 }
 #: The step that the others are compared with, and the same step once more.
 PLAIN, AGAIN = "no penalty", "no penalty, again"
-#: The steps with this package's penalty, by their bounds below.
+#: The steps with this package's penalty.
 OURS = {"all features": "varreg, all features", "ratio 0.2": "varreg, ratio 0.2"}
 #: The literal translation of the released recipe, by its sampling ratio.
 RELEASED = {1.0: "released recipe, all features", 0.2: "released recipe, ratio 0.2"}
-STEP_BOUNDS = {"all features": 1.03, "ratio 0.2": 1.02}
-MEMORY_BOUND = 1.01
-THROUGHPUT_BOUNDS = {"MedMNIST loop": 3, "Keras": 5}
-GPU_STEP_BOUND = 1.01
-BANDWIDTH_BOUND, LARGE = 0.7, 100  # share of the speed of a copy, for so many megabytes and more
-ENSEMBLE_BOUND, MEMBERS = 8, 16
 #: What the notes of version 0.2.0 say about the ends of a bootstrap, which no page shows.
 NOT_SHOWN = re.compile(r" with 95 % bootstrap intervals|; the interval is that of the ratio")
 NOT_RECORDED = "Not recorded yet: the scripts in `benchmarks` do it."
@@ -170,7 +126,11 @@ class Recordings:
     @property
     def name(self) -> str:
         """The device as printed."""
-        return self.device if self.on_gpu else f"{self.device}, {_count(self.threads, 'thread')}"
+        return (
+            self.device
+            if self.on_gpu
+            else f"{self.device}, {printed.count(self.threads, 'thread')}"
+        )
 
     def lines(self) -> list[dict[str, Any]]:
         """A line a quantity: what it is about, how many recordings have it, and its columns.
@@ -294,7 +254,7 @@ def source(recordings: Sequence[Recordings]) -> str:
 def _history(recordings: Recordings) -> str:
     """How many recordings, from when, and from what code."""
     days = " to ".join(dict.fromkeys((min(recordings.dates), max(recordings.dates))))
-    text = f"{_count(len(recordings.dates), 'recording')}, {days}"
+    text = f"{printed.count(len(recordings.dates), 'recording')}, {days}"
     if recordings.uncommitted:
         text += f", {recordings.uncommitted} of code with uncommitted changes"
     return text
@@ -425,7 +385,7 @@ def bandwidth_table(recordings: Sequence[Recordings]) -> pd.DataFrame:
             "Features, MB": f"{line['megabytes']:g}",
             "Copy, GB/s": line["copy_gb_a_second"].text("{:.0f}".format),
         }
-        return head, line["penalty"], line["share_of_copy"].text(_percent)
+        return head, line["penalty"], line["share_of_copy"].text(printed.percent)
 
     return _wide(recordings, cell)
 
@@ -459,7 +419,7 @@ def roofline_table(recordings: Sequence[Recordings]) -> pd.DataFrame:
             "Matrix product, GFLOP/s": _whole(line["peak_gflop_a_second"]),
             "GB/s": _whole(line["gb_a_second"]),
             "Copy, GB/s": _whole(line["copy_gb_a_second"]),
-            "Of the roof": line["share_of_roof"].text(_percent),
+            "Of the roof": line["share_of_roof"].text(printed.percent),
             "Bound by": line["bound_by"],
         },
     )
@@ -591,10 +551,10 @@ def growth_table(recordings: Sequence[Recordings]) -> pd.DataFrame:
                     "Quantity": QUANTITIES[quantity],
                     "From": _number(rows["value"].min()),
                     "To": _number(rows["value"].max()),
-                    "Shortest": _time(rows["seconds"].min()),
-                    "Longest": _time(rows["seconds"].max()),
+                    "Shortest": printed.duration(rows["seconds"].min()),
+                    "Longest": printed.duration(rows["seconds"].max()),
                     "Exponent": exponent_text(curves),
-                    "Fixed part": "\u2013" if quantity == "ratio" else fixed.text(_time),
+                    "Fixed part": "\u2013" if quantity == "ratio" else fixed.text(printed.duration),
                     "Farthest from the curve": f"{max(worst):.2f} times" if worst else "\u2013",
                     "Recordings": str(len(curves)),
                 }
@@ -648,153 +608,9 @@ def training_table(recordings: Sequence[Recordings]) -> pd.DataFrame:
 def project_table(recordings: Sequence[Recordings]) -> pd.DataFrame:
     """What building the book and running the tests takes."""
     return _table(
-        recordings, lambda line: {"Command": line["command"], "Time": line["seconds"].text(_time)}
+        recordings,
+        lambda line: {"Command": line["command"], "Time": line["seconds"].text(printed.duration)},
     )
-
-
-# ---------------------------------------------------------------- bounds
-
-
-@dataclass(frozen=True)
-class Target:
-    """One bound that this package sets itself, and what was measured.
-
-    Attributes:
-        what: What is bounded.
-        where: The network and its input, or the size.
-        device: The hardware, as printed.
-        bound: The bound.
-        measured: In every recording.
-        least: Whether ``bound`` is the least allowed, and not the most.
-        again: For a step, how long a second step without a penalty took against the first, as
-            printed: 1 but for the noise.
-    """
-
-    what: str
-    where: str
-    device: str
-    bound: float
-    measured: Spread
-    least: bool = False
-    again: str = "\u2013"
-
-    def _keeps(self, value: float) -> bool:
-        return value >= self.bound if self.least else value <= self.bound
-
-    @property
-    def met(self) -> bool:
-        """Whether the median over recordings keeps the bound.
-
-        Example:
-            >>> Target("Step", "small CNN", "a CPU", 1.03, Spread((1.07, 1.02, 1.02))).met
-            True
-        """
-        return self._keeps(self.measured.median)
-
-    @property
-    def kept(self) -> int:
-        """How many recordings keep the bound."""
-        return sum(map(self._keeps, self.measured.values))
-
-    @property
-    def divided(self) -> bool:
-        """Whether the recordings fall on both sides of the bound."""
-        return 0 < self.kept < len(self.measured.values)
-
-
-def targets(recorded: Recorded) -> list[Target]:
-    """The bounds beside what was measured; what was not measured is left out."""
-    found: list[Target] = []
-    for each in recorded.get("overhead", ()):
-        found += _overhead_targets(each)
-    for each in recorded.get("throughput", ()):
-        for line in each.lines():
-            what = f"Images a second, against {line['peer']}"
-            where = network_name(line["model"], line["pixels"])
-            bound = _bound_of(line["peer"])
-            found.append(Target(what, where, each.name, bound, line["ratio"], least=True))
-    for each in _on_gpu(recorded, "bandwidth"):
-        for line in each.lines():
-            if line["megabytes"] >= LARGE and line["penalty"] == "varreg":
-                what = "Bare penalty, share of the speed of a copy"
-                where = f"{line['megabytes']:,} MB of features"
-                share = line["share_of_copy"]
-                found.append(Target(what, where, each.name, BANDWIDTH_BOUND, share, least=True))
-    for each in _on_gpu(recorded, "ensemble"):
-        for line in each.lines():
-            if line["members"] == MEMBERS:
-                what = f"{MEMBERS} seeds as one, against one by one"
-                where = f"{network_name(line['model'], line['size'])}, batch {line['batch']}"
-                gain = line["gain"]
-                found.append(Target(what, where, each.name, ENSEMBLE_BOUND, gain, least=True))
-    return found
-
-
-def _overhead_targets(recordings: Recordings) -> list[Target]:
-    """Time and memory of a step, a network after the other."""
-    rows = recordings.rows
-    if recordings.on_gpu:  # the other networks are too small for a GPU
-        rows = rows[rows["model"] == "resnet18"]
-    recordings = replace(recordings, rows=rows)
-    again = step_ratios(recordings, AGAIN)
-    ours = {ratio: step_ratios(recordings, penalty) for ratio, penalty in OURS.items()}
-    peaks = rows[rows["penalty"].isin(OURS.values())]
-    found = []
-    for network, mine in peaks.groupby(_columns(peaks), sort=False):
-        for ratio, measured in ours.items():
-            bound = GPU_STEP_BOUND if recordings.on_gpu else STEP_BOUNDS[ratio]
-            what, noise = f"Time of a step, {ratio}", again[network].text()
-            target = Target(what, network, recordings.name, bound, measured[network], again=noise)
-            found.append(target)
-        largest = Spread(tuple(mine.groupby("recording")["peak_ratio"].max()))
-        what = "Peak memory of a step"
-        found.append(Target(what, network, recordings.name, MEMORY_BOUND, largest))
-    return found
-
-
-def targets_table(recorded: Recorded) -> pd.DataFrame:
-    """:func:`targets` as printed."""
-    lines = [
-        {
-            "What": each.what,
-            "Where": each.where,
-            "Bound": f"{'at least' if each.least else 'at most'} {each.bound:g}",
-            "Measured": each.measured.text(("{:.2f}" if each.least else "{:.3f}").format),
-            "Same step twice": each.again,
-            "Met": ("divided, by the median " * each.divided) + ("yes" if each.met else "no"),
-            "Recordings that meet it": f"{each.kept} of {len(each.measured.values)}",
-            "Device": each.device,
-        }
-        for each in targets(recorded)
-    ]
-    table = pd.DataFrame(lines)
-    several = len({each.name for each in _all(recorded)}) > 1
-    return table if several or table.empty else table.drop(columns="Device")
-
-
-def targets_sentence(recorded: Recorded) -> str:
-    """How many bounds are met, which are not, and where the recordings do not agree."""
-    found = targets(recorded)
-    if not found:
-        return NOT_RECORDED
-    several = len({each.device for each in found}) > 1
-
-    def named(chosen: list[Target]) -> str:
-        return "; ".join(
-            f"{each.what[0].lower()}{each.what[1:]} ({each.where})"
-            + (f" on {each.device}" if several else "")
-            for each in chosen
-        )
-
-    missed = [each for each in found if not each.met]
-    words = f"By the median, {len(found) - len(missed)} of {len(found)} bounds are met."
-    if missed:
-        words += f" Not met: {named(missed)}."
-    if divided := [each for each in found if each.divided]:
-        words += f" The recordings fall on both sides of the bound for: {named(divided)}."
-    if alone := [each for each in found if len(each.measured.values) == 1]:
-        words += f" Measured only once, so that nobody knows the spread: {named(alone)}."
-    return words
 
 
 # ---------------------------------------------------------------- sentences
@@ -815,6 +631,7 @@ def sentences(recorded: Recorded) -> dict[str, str]:
         "step": ("overhead", _step_sentence),
         "memory": ("overhead", _memory_sentence),
         "engine": ("throughput", _engine_sentence),
+        "roof": ("roofline", _roof_sentence),
         "seeds": ("ensemble", _seeds_sentence),
         "growth": ("growth", _growth_sentence),
         "folder": ("larger_than_memory", _folder_sentence),
@@ -824,7 +641,6 @@ def sentences(recorded: Recorded) -> dict[str, str]:
         name: " ".join(f"On {each.name}: {tell(each)}" for each in recorded.get(question, ()))
         for name, (question, tell) in told.items()
     }
-    words["roof"] = _roof_sentences(recorded)
     return {name: text or NOT_RECORDED for name, text in words.items()}
 
 
@@ -865,39 +681,16 @@ def _engine_sentence(recordings: Recordings) -> str:
         f"({network_name(line['model'], line['pixels'])})"
         for line in recordings.lines()
     ]
-    return f"in a second, the engine trains on {_list(parts)}."
+    return f"in a second, the engine trains on {printed.listed(parts)}."
 
 
-def _roof_sentences(recorded: Recorded) -> str:
-    """How near the roof, and what that leaves to gain on a peer."""
-    peers = {each.name: each.lines() for each in recorded.get("throughput", ())}
-    told = []
-    for each in recorded.get("roofline", ()):
-        parts = [
-            f"{line['share_of_roof'].text(_percent)} "
-            f"({network_name(line['model'], line['pixels'])}, bound by {line['bound_by']})"
-            for line in each.lines()
-        ]
-        told.append(f"On {each.name}: a step reaches this share of the roof: {_list(parts)}.")
-        for line in each.lines():
-            told += _out_of_reach(line, peers.get(each.name, []))
-    return " ".join(told)
-
-
-def _out_of_reach(line: Mapping[str, Any], peers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence about each peer whose bound even an engine at the roof would miss."""
-    if line["bound_by"] != "memory":
-        return []
-    share = line["share_of_roof"].median
-    return [
-        f"Even at the roof, the engine would train the "
-        f"{network_name(line['model'], line['pixels'])}, only "
-        f"{peer['ratio'].median / share:.1f} times as fast as {peer['peer']}: to be "
-        f"{_bound_of(peer['peer'])} times as fast, it would have to move fewer bytes through "
-        "memory, that is, to fuse operators."
-        for peer in peers
-        if peer["model"] == line["model"] and peer["ratio"].median / share < _bound_of(peer["peer"])
+def _roof_sentence(recordings: Recordings) -> str:
+    parts = [
+        f"{line['share_of_roof'].text(printed.percent)} "
+        f"({network_name(line['model'], line['pixels'])}, bound by {line['bound_by']})"
+        for line in recordings.lines()
     ]
+    return f"a step reaches this share of the roof: {printed.listed(parts)}."
 
 
 def _seeds_sentence(recordings: Recordings) -> str:
@@ -911,7 +704,7 @@ def _seeds_sentence(recordings: Recordings) -> str:
     ]
     return (
         f"{members} networks that train as one give this many times the seeds a "
-        f"second of one after the other: {_list(parts)}."
+        f"second of one after the other: {printed.listed(parts)}."
     )
 
 
@@ -924,8 +717,9 @@ def _growth_sentence(recordings: Recordings) -> str:
     ]
     worst = [curve.worst for curves in fits.values() for curve in curves]
     return (
-        f"the time grows with an exponent of {_list(parts)} (1: linear; 0: not at all), and no "
-        f"measurement lies more than {np.nanmax([1.0, *worst]):.2f} times above or below its curve."
+        f"the time grows with an exponent of {printed.listed(parts)} (1: linear; 0: not at all), "
+        f"and no measurement lies more than {np.nanmax([1.0, *worst]):.2f} times above or below "
+        "its curve."
     )
 
 
@@ -947,9 +741,10 @@ def _folder_sentence(recordings: Recordings) -> str:
 
 def _project_sentence(recordings: Recordings) -> str:
     parts = [
-        f"`{line['command']}` takes {line['seconds'].text(_time)}" for line in recordings.lines()
+        f"`{line['command']}` takes {line['seconds'].text(printed.duration)}"
+        for line in recordings.lines()
     ]
-    return f"{_list(parts)}."
+    return f"{printed.listed(parts)}."
 
 
 # ---------------------------------------------------------------- words and numbers
@@ -976,10 +771,6 @@ def _columns(rows: pd.DataFrame) -> pd.Series:
 
 def _all(recorded: Recorded) -> Iterable[Recordings]:
     return (each for recordings in recorded.values() for each in recordings)
-
-
-def _on_gpu(recorded: Recorded, question: str) -> list[Recordings]:
-    return [each for each in recorded.get(question, ()) if each.on_gpu]
 
 
 def _wide(
@@ -1030,31 +821,13 @@ def _stacked(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables.values(), ignore_index=True).fillna("\u2013")
 
 
-def _bound_of(peer: str) -> float:
-    """How many times as fast as a peer the engine has to be."""
-    return next(bound for name, bound in THROUGHPUT_BOUNDS.items() if peer.startswith(name))
-
-
 def _range(values: Sequence[float], digits: int = 3) -> str:
     low, high = (f"{end:.{digits}f}" for end in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
 def _whole(spread: Spread) -> str:
     return spread.text("{:,.0f}".format)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _list(parts: Iterable[str]) -> str:
-    *most, last = parts
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _signed(value: float) -> str:
@@ -1070,17 +843,3 @@ def _number(value: float) -> str:
         ('10,000,000', '0.01')
     """
     return f"{value:,.0f}" if value > 1 else f"{value:g}"
-
-
-def _time(seconds: float) -> str:
-    """Seconds in a unit in which they are easily read.
-
-    Example:
-        >>> _time(0.0123), _time(75)
-        ('12.3 ms', '75 s')
-    """
-    shown = float(f"{seconds:.3g}")
-    for unit, size in (("s", 1), ("ms", 1e-3), ("\u00b5s", 1e-6)):
-        if shown >= size:
-            return f"{shown / size:,.4g} {unit}"
-    return "0"

@@ -15,7 +15,6 @@ from tests.companion.synthetic_cost import (
     overhead,
     record,
     record_all,
-    throughput,
 )
 from varreg.lab.ledger import LedgerError
 
@@ -120,7 +119,7 @@ def test_the_ends_of_a_bootstrap_are_never_shown(tmp_path):
         record(tmp_path, question, rows, note=note)
     found = cost.gather(tmp_path)
     printed = [make(found[question]) for question in found for make in TABLES[question]]
-    printed += [cost.targets_table(found), cost.source(found["ensemble"])]
+    printed += [cost.source(found["ensemble"])]
     printed += cost.sentences(found).values()
     for text in map(str, printed):
         assert not set(text.replace("[", " ").split()) & {"77.7", "88.8"}
@@ -273,112 +272,6 @@ def test_growth_is_printed_with_units_and_without_a_signed_zero(on_cpu):
     assert table.loc["Training images", "Farthest from the curve"] == "\u2013"
 
 
-# ---------------------------------------------------------------- targets
-
-
-def by_name(recorded, device=f"{CPU}, 2 threads"):
-    return {
-        (each.what, each.where): each for each in cost.targets(recorded) if each.device == device
-    }
-
-
-def step_times(results, *ratios, **changed):
-    for ratio in ratios:
-        record(results, "overhead", overhead(ratio=ratio, **changed))
-
-
-def test_targets_are_judged_by_the_median_over_recordings(tmp_path):
-    step_times(tmp_path, 1.01, 1.10, 1.025)
-    found = by_name(cost.gather(tmp_path))
-    assert len(found) == 9
-    drawn = found["Time of a step, ratio 0.2", "small CNN, 28 px, batch 128"]
-    whole = found["Time of a step, all features", "small CNN, 28 px, batch 128"]
-    assert (drawn.bound, drawn.met, drawn.kept, drawn.divided) == (1.02, False, 1, True)
-    assert (whole.bound, whole.met, whole.kept, whole.divided) == (1.03, True, 2, True)
-    assert whole.again == "0.990"
-    shown = cost.targets_table(cost.gather(tmp_path))
-    assert shown["Measured"].tolist()[:2] == ["1.025 (1.010 to 1.100)"] * 2
-    assert shown["Bound"].tolist()[:2] == ["at most 1.03", "at most 1.02"]
-    assert shown["Met"].tolist()[:3] == [
-        "divided, by the median yes",
-        "divided, by the median no",
-        "yes",
-    ]
-    assert shown["Recordings that meet it"].tolist()[:3] == ["2 of 3", "1 of 3", "3 of 3"]
-
-
-def test_the_better_of_two_recordings_is_not_shown_alone(tmp_path):
-    """Ten minutes apart, it was 2.5 times and 3.7 times as fast as MedMNIST's loop."""
-    for loop in (2.53, 3.73):
-        record(tmp_path, "throughput", throughput(loop=loop))
-    found = cost.gather(tmp_path)
-    row = cost.throughput_table(found["throughput"]).iloc[0]
-    assert (row["Times as fast"], row["Recordings"]) == ("3.13 (2.53 to 3.73)", "2")
-    assert "3.1 (2.5 to 3.7) times as many" in cost.sentences(found)["engine"]
-    sentence = cost.targets_sentence(found)
-    assert "on both sides of the bound for: images a second, against MedMNIST loop" in sentence
-
-
-def test_the_larger_of_both_peaks_counts(tmp_path):
-    rows = overhead()
-    drawn = [row for row in rows if row["penalty"] == "varreg, ratio 0.2"]
-    drawn[0]["peak_ratio"] = 1.02
-    record(tmp_path, "overhead", rows)
-    found = by_name(cost.gather(tmp_path))
-    assert not found["Peak memory of a step", "small CNN, 28 px, batch 128"].met
-    assert found["Peak memory of a step", "ResNet-18, 64 px, batch 32"].met
-
-
-def test_each_peer_has_its_own_bound(tmp_path):
-    record(tmp_path, "throughput", throughput(loop=4, keras=4))
-    found = cost.targets(cost.gather(tmp_path))
-    assert [(each.bound, each.met) for each in found] == [(3, True), (5, False)]
-
-
-def test_a_gpu_is_asked_other_things_than_a_cpu(on_both):
-    cpu, gpu = by_name(on_both), by_name(on_both, GPU)
-    assert {each.bound for name, each in gpu.items() if name[0].startswith("Time")} == {1.01}
-    assert not any(where.startswith("small CNN") for what, where in gpu if "step" in what)
-    shares = {where: each.met for (what, where), each in gpu.items() if "copy" in what}
-    assert shares == {"100 MB of features": True, "400 MB of features": False}
-    assert not any("copy" in what or "seeds" in what for what, _ in cpu)
-
-
-def test_seeds_count_at_sixteen_members(tmp_path):
-    rows = [row | {"members": 16, "gain": 9.0} for row in MADE["ensemble"]()[-1:]]
-    record(tmp_path, "ensemble", [*MADE["ensemble"](), *rows], device=GPU)
-    (only,) = cost.targets(cost.gather(tmp_path))
-    assert (only.measured.values, only.bound, only.met) == ((9.0,), 8, True)
-
-
-def test_without_a_gpu_the_page_says_so(on_cpu, on_both):
-    assert "No GPU could be had" in cost.gpu_sentence(on_cpu)
-    assert cost.gpu_sentence(on_both).endswith(f"{GPU}.")
-    assert cost.targets_table({}).empty
-
-
-def test_what_is_not_met_is_named_and_counted(tmp_path):
-    step_times(tmp_path, 1.02, 1.0)
-    sentence = "By the median, 9 of 9 bounds are met."
-    assert cost.targets_sentence(cost.gather(tmp_path)) == sentence
-    step_times(tmp_path, 1.025, 1.025, 1.025)
-    sentence = cost.targets_sentence(cost.gather(tmp_path))
-    assert "6 of 9 bounds are met. Not met: time of a step, ratio 0.2 (small" in sentence
-    divided = sentence.partition("on both sides of the bound for: ")[2]
-    assert divided.count("ratio 0.2") == 3
-    assert "all features" not in divided
-
-
-def test_what_was_measured_once_is_named(tmp_path):
-    step_times(tmp_path, 1.0)
-    assert "Measured only once" in cost.targets_sentence(cost.gather(tmp_path))
-
-
-def test_no_bound_is_anybodys_order(on_both):
-    said = cost.targets_table(on_both).to_string() + cost.targets_sentence(on_both)
-    assert "asked" not in said.lower()
-
-
 # ---------------------------------------------------------------- sentences
 
 
@@ -404,19 +297,10 @@ def test_sentences_hold_what_was_recorded(on_cpu):
     assert "`make book` takes 40 s and `make test` takes 80 s." in words["project"]
 
 
-def test_the_roof_says_what_is_out_of_reach_and_only_that(tmp_path):
-    record(tmp_path, "roofline", MADE["roofline"](0.8))
-    record(tmp_path, "throughput", throughput(keras=2.0))
-    assert "only 2.5 times as fast as Keras 3, x" in cost.sentences(cost.gather(tmp_path))["roof"]
-    for _ in range(2):
-        record(tmp_path, "throughput", throughput(keras=4.5))  # the median is 4.5
-    assert "Even at the roof" not in cost.sentences(cost.gather(tmp_path))["roof"]
-
-
 def test_without_a_recording_every_sentence_says_how_to_make_one():
     words = cost.sentences({})
     assert set(words.values()) == {"Not recorded yet: the scripts in `benchmarks` do it."}
-    assert cost.targets_sentence({}) == cost.source([]) == words["step"]
+    assert cost.source([]) == words["step"]
 
 
 def test_the_source_of_a_section_names_hardware_recordings_and_settings(on_both, tmp_path):
