@@ -23,7 +23,14 @@ from companion import words
 from companion.figures.style import WIDTH
 from companion.over_images import labels
 from companion.studies import rivals
-from companion.studies.rivals_tuning import BLOCKS, Block, chosen_strengths, reference
+from companion.studies.rivals_tuning import (
+    BLOCKS,
+    CANDIDATES,
+    Block,
+    chosen_strengths,
+    mean_scores,
+    reference,
+)
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
@@ -258,6 +265,65 @@ def confidence(blocks: Blocks, results: Path | None = None) -> pd.DataFrame:
             )
     columns = ["Block", "Method", "As trained", "After a temperature", "AUROC", "Left"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def strengths_table(block: Block, results: Path | None = None) -> pd.DataFrame:
+    """Validation cross-entropy of each method at its six strengths, less that of its reference."""
+    means = mean_scores(block, results)
+    rows = []
+    for method in block.methods if means is not None else ():
+        off = means[reference(block, method), 0.0]
+        row = {"Method": words.capital(METHODS[method].title)}
+        for place, strength in enumerate(CANDIDATES[method], 1):
+            gain = words.number(means[method, strength] - off, signed=True)
+            row[f"Strength {place}"] = f"{gain} ({words.short(strength)})"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+#: What the variants differ by: the question, and the two methods that answer it.
+CONTRASTS = (
+    ("Is it the variance, or the size of the features?", "tuned", "feature_l2"),
+    ("Within the classes only, or over all images?", "within_class", "tuned"),
+    ("Relative to the variance between the classes, or as it is?", "relative_within", "tuned"),
+    ("Weighted by the head, or each feature alike?", "head_weighted", "tuned"),
+    ("A weight that sets itself, or one that was searched for?", "self_setting", "tuned"),
+    ("The same, weighted by the head", "head_weighted_self", "head_weighted"),
+    ("Off at first, or on from the start?", "warmed_up", "self_setting"),
+    ("Down to half of its start, or a weight?", "target", "tuned"),
+    ("Only the features that vary most, or all?", "excess", "tuned"),
+    ("The features, or the logits?", "tuned", "logit_variance"),
+    ("Their variance, or their covariances?", "tuned", "decov"),
+    ("The features, or noise on them?", "tuned", "dropout"),
+    ("The penalty, or another learning rate?", "tuned", "learning_rate"),
+    ("The penalty, or a smaller head?", "tuned", "head_decay"),
+    ("The penalty, or a smoother goal?", "tuned", "label_smoothing"),
+    ("Over views of an image, or over images?", "view_variance", "tuned"),
+)
+
+
+def contrasts(
+    runs: pd.DataFrame,
+    measures: Sequence[str] = ("test_cross_entropy", "test_auroc", "scaled_cross_entropy"),
+) -> pd.DataFrame:
+    """Two methods beside each other that differ in one ingredient, seed by seed, as printed.
+
+    Args:
+        runs: Those of a block, as from :func:`recorded_blocks`; pairs that it lacks are left out.
+        measures: Keys of :data:`MEASURES`.
+    """
+    rows = []
+    for question, first, second in CONTRASTS:
+        names = f"{METHODS[first].title} \u2212 {METHODS[second].title}"
+        row = {"Question": question, "Difference": words.capital(names)}
+        for measure in measures:
+            wide = runs.pivot_table(index="seed", columns="method", values=measure)
+            if {first, second} <= set(wide.columns):
+                found = paired_difference(wide[first], wide[second])
+                row[words.capital(MEASURES[measure][0])] = words.level(found, signed=True)
+        if len(row) > 2:
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def variation(blocks: Blocks, results: Path | None = None) -> pd.DataFrame:

@@ -23,6 +23,7 @@ __all__ = [
     "Block",
     "block_specs",
     "chosen_strengths",
+    "mean_scores",
     "reference",
     "specs",
     "tuned",
@@ -162,6 +163,24 @@ def _every() -> Iterator[RunSpec]:
         yield from block_specs(block)
 
 
+def mean_scores(block: Block, results: str | None = None) -> pd.Series | None:
+    """Mean validation cross-entropy over the seeds, by method and strength; 0 for what is off.
+
+    ``None`` where one of the runs is not recorded yet.
+    """
+    runs = Ledger(STUDY, results).runs()
+    wanted = {spec.key: spec for spec in block_specs(block)}
+    if runs.empty or not set(wanted) <= set(runs["key"]):
+        return None
+    scores = runs.set_index("key")["val_cross_entropy"]
+    rows = [
+        (spec.method, max(spec.variance_weight, spec.strength), scores[key])
+        for key, spec in wanted.items()
+    ]
+    table = pd.DataFrame(rows, columns=["method", "strength", "score"])
+    return table.groupby(["method", "strength"])["score"].mean()
+
+
 def chosen_strengths(block: Block, results: str | None = None) -> dict[str, float] | None:
     """The strength of each method with the lowest mean validation cross-entropy over the seeds.
 
@@ -173,20 +192,9 @@ def chosen_strengths(block: Block, results: str | None = None) -> dict[str, floa
         By method. 0 where the reference, without the method, is as good or better. ``None`` where
         one of the runs is not recorded yet.
     """
-    runs = Ledger(STUDY, results).runs()
-    wanted = {spec.key: spec for spec in block_specs(block)}
-    if runs.empty or not set(wanted) <= set(runs["key"]):
+    means = mean_scores(block, results)
+    if means is None:
         return None
-    scores = runs.set_index("key")["val_cross_entropy"]
-    rows = [
-        (spec.method, max(spec.variance_weight, spec.strength), scores[key])
-        for key, spec in wanted.items()
-    ]
-    means = (
-        pd.DataFrame(rows, columns=["method", "strength", "score"])
-        .groupby(["method", "strength"])["score"]
-        .mean()
-    )
     found = {}
     for method in block.methods:
         candidates = {0.0: means[reference(block, method), 0.0], **means[method]}

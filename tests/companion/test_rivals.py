@@ -127,6 +127,15 @@ def test_the_page_with_and_without_blocks():
     assert not math.isnan(len(rivals.summary([(BLOCK, table)])))
 
 
+def test_contrasts_are_paired_differences_of_two_methods():
+    table = runs({"baseline": 0.0, "tuned": -0.05, "feature_l2": -0.03})
+    (row,) = rivals.contrasts(table, ["test_cross_entropy"]).to_dict("records")
+    wide = table.pivot(index="seed", columns="method", values="test_cross_entropy")
+    expected = (wide["tuned"] - wide["feature_l2"]).mean()
+    assert row["Cross-entropy"].startswith(f"{expected:+.3f}".replace("-", "\u2212"))
+    assert {name for _, *pair in rivals.CONTRASTS for name in pair} <= set(rivals.METHODS)
+
+
 def test_augmentation_is_a_method_where_both_blocks_are_recorded():
     plain, augmented = runs({"baseline": 0.0}), runs({"augmented": -0.1, "dropout": -0.2})
     sibling = dataclasses.replace(BLOCK, augment=True)
