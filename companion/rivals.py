@@ -60,7 +60,7 @@ MEASURES = {
 }
 
 #: Measures that the text may name.
-TOLD = ("test_cross_entropy", "test_auroc", "scaled_cross_entropy")
+TOLD = ("test_cross_entropy", "test_auroc", "scaled_cross_entropy", "corrupted_cross_entropy")
 
 Blocks = Sequence[tuple[Block, pd.DataFrame]]
 

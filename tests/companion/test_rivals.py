@@ -12,6 +12,7 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from companion import rivals
 from companion.studies.rivals_tuning import BLOCKS
 from varreg.lab.predictions import Predictions
+from varreg.lab.statistics import paired_difference
 
 BLOCK = dataclasses.replace(BLOCKS[0], methods=("feature_l2", "logit_l2", "dropout"))
 
@@ -145,3 +146,37 @@ def test_augmentation_is_a_method_where_both_blocks_are_recorded():
         "augmented",
     }
     assert rivals._with_augmentation(sibling, augmented, every) is augmented
+
+
+@pytest.fixture(scope="module")
+def few_images():
+    """The recorded block of the page *verdict*: differences, and the runs themselves."""
+    for block, table in rivals.recorded_blocks():
+        if block == BLOCKS[0]:
+            found = rivals.differences(block, table)
+            return found.set_index(["method", "measure"]), table
+    pytest.skip("the comparison on BreastMNIST is not recorded")
+
+
+def test_what_the_verdict_says_of_few_images_follows_from_the_runs(few_images):
+    found, _ = few_images
+    loss, area = "test_cross_entropy", "test_auroc"
+    for method in ("tuned", "self_setting", "feature_l2"):
+        assert found.loc[(method, loss), "p_holm"] < 0.05
+        assert found.loc[(method, loss), "high"] < 0 < found.loc[(method, area), "low"]
+        assert found.loc[(method, "scaled_cross_entropy"), "high"] < 0  # not only confidence
+    published = found.loc[("penalized", loss)]
+    bound = rivals.NEGLIGIBLE[loss]
+    assert -bound < published["low"] < published["high"] < bound
+    for rival in ("dropout", "label_smoothing", "weight_decay"):
+        assert found.loc[(rival, loss), "mean"] > found.loc[("tuned", loss), "high"]
+    assert found.loc[("tuned", "corrupted_cross_entropy"), "low"] > 0
+    assert found.loc[("sharpness_aware", "corrupted_cross_entropy"), "high"] < 0
+
+
+@pytest.mark.parametrize("pair", [("tuned", "feature_l2"), ("within_class", "tuned")])
+def test_what_the_variants_say_of_pairs_follows_from_the_runs(few_images, pair):
+    _, table = few_images
+    wide = table.pivot_table(index="seed", columns="method", values="test_cross_entropy")
+    found = paired_difference(wide[pair[0]], wide[pair[1]])
+    assert abs(found.mean) < rivals.NEGLIGIBLE["test_cross_entropy"]
