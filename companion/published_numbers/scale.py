@@ -115,7 +115,8 @@ def facts(rows: pd.DataFrame) -> dict[str, str]:
         For each network and weight, ``variance``, ``shape`` and ``head``: a verb phrase, such as
         "is 12 times smaller", "is at most 7 % smaller or larger" where the interval around no
         change is narrow, and "may be smaller or larger" where it is not; ``scale``: the same
-        without a verb; and ``share`` of the scale. Each behind ``scale_``, the network and the weight.
+        without a verb; and ``share`` of the scale. Each behind ``scale_``, the network and the
+        weight.
     """
     found = {}
     for row in variance_parts(rows).itertuples():
