@@ -6,6 +6,7 @@ the metric. *Images* is the table of :func:`images`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -13,7 +14,6 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from companion import words
 from varreg.lab.metrics import keras_auc
 from varreg.lab.predictions import Predictions
 
@@ -22,6 +22,8 @@ BATCH = 32
 #: Keras keeps a probability this far from 0 and 1 before it takes a logarithm.
 EPSILON = 1e-7
 METHODS = ("baseline", "penalized", "augmented")
+#: Without and with the penalty.
+PENALTY = METHODS[:2]
 #: What a unit of the probe ``predictions`` has in common with the run that it repeats.
 SAME = ["method", "seed", "dataset", "model", "size"]
 
@@ -235,13 +237,18 @@ def with_released_metrics(
 
 def _of_logits(logits: np.ndarray, labelled: pd.DataFrame) -> pd.DataFrame:
     """As :func:`images`, from recorded logits and the labels of a unit of the probe."""
-    if logits.shape[1] == 1:
-        logits = np.hstack([np.zeros_like(logits), logits])
-    chances = softmax(logits.astype(np.float64), axis=1)
+    chances = _probabilities(logits)
     names = [f"p_{place}" for place in range(chances.shape[1])]
     return images(
         labelled.assign(**dict(zip(names, chances.T, strict=True))), labelled["source"][0]
     )
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    """Of each class, ``(N, K)``; one logit is that of the second of two classes."""
+    if logits.shape[1] == 1:
+        logits = np.hstack([np.zeros_like(logits), logits])
+    return softmax(logits.astype(np.float64), axis=1)
 
 
 def _fill(runs: pd.DataFrame, found: pd.Series, table: pd.DataFrame) -> None:
@@ -278,55 +285,96 @@ def threshold_effects(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def changed_by_penalty(
-    table: pd.DataFrame, method: str = "penalized", reference: str = "baseline"
-) -> dict[str, float]:
-    """On how many test images another model says another class.
+    runs: pd.DataFrame, said: Mapping[str, Mapping[str, Predictions]], table: pd.DataFrame
+) -> pd.DataFrame:
+    """On how many test images the penalized model says another class than the baseline.
+
+    Recorded logits have three digits. Where two classes have the same, the model says either, so
+    that this is no change.
 
     Args:
-        table: As from :func:`images`, of one study.
-        method: The model in question.
-        reference: The model compared with, of the same seed.
+        runs: Rows of the study ``chest_paper`` or ``skin_paper``.
+        said: What they said, by key and split, as from
+            :meth:`varreg.lab.ledger.Ledger.all_predictions`.
+        table: As from :func:`images`, of the same study: one seed, where ``said`` has none.
 
     Returns:
-        ``images``; ``changed``, those of them with another most probable class; and ``largest``,
-        the largest change of any probability. Empty where one of the models is not recorded.
+        A row a seed of which both models are recorded: ``images``; ``changed``, those of them
+        with another most probable class; and ``largest``, the largest change of any probability.
 
     Example:
         >>> table = pd.DataFrame({"method": ["baseline", "penalized"], "index": [0, 0],
         ...                       "p_0": [0.52, 0.49], "p_1": [0.48, 0.51]})
-        >>> {name: round(value, 2) for name, value in changed_by_penalty(table).items()}
-        {'images': 1, 'changed': 1, 'largest': 0.03}
+        >>> changed_by_penalty(pd.DataFrame(), {}, table).round(2).values.tolist()
+        [[1.0, 1.0, 0.03]]
     """
-    names = [name for name in table if name.startswith("p_")]
-    first, second = (
-        table[table["method"] == name].sort_values("index")[names].to_numpy(dtype=float)
-        for name in (method, reference)
-    )
-    if not (len(first) and len(second)):
-        return {}
-    return {
-        "images": len(first),
-        "changed": int((first.argmax(1) != second.argmax(1)).sum()),
-        "largest": float(np.abs(first - second).max()),
-    }
+    pairs = [
+        [_probabilities(said[key]["test"].logits) for key in (row.baseline, row.penalized)]
+        for row in _pairs(runs).itertuples()
+        if row.baseline in said and row.penalized in said
+    ]
+    if not pairs:
+        models = [table[table["method"] == name].sort_values("index") for name in PENALTY]
+        pairs = [[_chances(model) for model in models]] if all(map(len, models)) else []
+    rows = []
+    for first, second in pairs:
+        top, other = (chances == chances.max(axis=1, keepdims=True) for chances in (first, second))
+        changed = int((~(top & other).any(axis=1)).sum())
+        rows.append((len(first), changed, float(np.abs(first - second).max())))
+    return pd.DataFrame(rows, columns=["images", "changed", "largest"])
 
 
-def changed_table(models: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def changed_table(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """:func:`changed_by_penalty` as printed, a row a data set.
 
     Args:
-        models: Name of the data -> as from :func:`images`.
+        found: Name of the data -> as from :func:`changed_by_penalty`.
     """
-    found = {name: changed_by_penalty(table) for name, table in models.items()}
-    rows = [{"data": name} | facts for name, facts in found.items() if facts]
-    return words.printed(
-        pd.DataFrame(rows, columns=["data", "images", "changed", "largest"]),
+    rows = [
         {
-            "Data": "data",
-            "Test images": ("images", ",d"),
-            "Predictions that the penalty changes": "changed",
-            "Largest change of a probability": ("largest", ".4f"),
-        },
+            "Data": name,
+            "Test images": f"{seeds['images'].iloc[0]:,}",
+            "Seeds": len(seeds),
+            "Predictions that the penalty changes, median (lowest to highest)": _counted(seeds),
+            "Largest change of a probability": f"{seeds['largest'].max():.4f}",
+        }
+        for name, seeds in found.items()
+        if len(seeds)
+    ]
+    return pd.DataFrame(rows)
+
+
+def changed_phrase(seeds: pd.DataFrame) -> str:
+    """:func:`changed_by_penalty` in words.
+
+    Example:
+        >>> rows = [(1001, 0, 0.001), (1001, 3, 0.0198), (1001, 1, 0.002)]
+        >>> found = pd.DataFrame(rows, columns=["images", "changed", "largest"])
+        >>> changed_phrase(found)
+        '1 (0 to 3) of 1,001 test images, median of 3 seeds, and no probability by more than 0.020'
+    """
+    if seeds.empty:
+        return "a number of test images that is not recorded"
+    over = "with one seed" if len(seeds) == 1 else f"median of {len(seeds)} seeds"
+    bound = math.ceil(1000 * seeds["largest"].max() - 1e-9) / 1000
+    return (
+        f"{_counted(seeds)} of {seeds['images'].iloc[0]:,} test images, {over}, "
+        f"and no probability by more than {bound:.3f}"
+    )
+
+
+def _counted(seeds: pd.DataFrame) -> str:
+    changed = seeds["changed"]
+    ends = f" ({changed.min()} to {changed.max()})" if len(seeds) > 1 else ""
+    return f"{changed.median():g}{ends}"
+
+
+def _pairs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The keys of both models, a row a seed that has them."""
+    if runs.empty:
+        return pd.DataFrame(columns=[*PENALTY])
+    return (
+        runs.pivot(index="seed", columns="method", values="key").reindex(columns=PENALTY).dropna()
     )
 
 

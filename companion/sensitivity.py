@@ -124,7 +124,7 @@ def summary(found: pd.DataFrame, metric: str = "test_cross_entropy") -> pd.DataF
         sides = [better(metric) * _side(effect) for effect in own["effect"]]
         moved = [row for row in own.itertuples() if row.level_move is not None]
         clear = [row for row in moved if _side(row.level_move)]
-        most = "none measurably" if moved else words.DASH
+        most = "none: every interval holds zero" if moved else words.DASH
         if clear:
             row = max(clear, key=lambda row: abs(row.level_move.mean))
             most = f"{row.topic} ({row.choice}), which {verdicts.phrase(row.level_move, 'it')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -69,7 +70,8 @@ def answer(
     Returns:
         ``published_*`` and ``augmentation_*`` for ``chest_loss``, ``chest_accuracy``,
         ``skin_loss`` and ``skin_accuracy``: a verb phrase each. ``choice_chest`` and
-        ``choice_skin``: what validation chooses where no penalty is a candidate.
+        ``choice_skin``: what validation chooses where no penalty is a candidate, how many seeds
+        would have chosen the same, and whether it can be told apart from the second best.
 
     Example:
         >>> answer(pd.DataFrame(), pd.DataFrame(), pd.DataFrame())["choice_chest"]
@@ -83,10 +85,16 @@ def answer(
                 found = tables.difference(tables.of_model(runs, model), metric, method)
                 phrase = verdicts.phrase(found, f"the {tables.METRIC_NAMES[metric]}")
                 said[f"{word}_{name}_{short}"] = phrase
-        picked = tables.choices(tables.of_datasets(wide, [dataset]))[tables.SETTING].itertuples(
-            index=False
-        )
-        settings = [f"a weight of {tables.setting_text(*each)}" for each in picked]
-        text = " or ".join(settings).replace("a weight of no penalty", "no penalty")
-        said[f"choice_{name}"] = text or "nothing yet"
+        picked = tables.choices(tables.of_datasets(wide, [dataset]))
+        said[f"choice_{name}"] = " or ".join(map(_choice, picked.itertuples())) or "nothing yet"
     return said
+
+
+def _choice(row: NamedTuple) -> str:
+    """A row of :func:`companion.tables.choices` in words, with how sure the choice is."""
+    setting = tables.setting_text(*(getattr(row, name) for name in tables.SETTING))
+    what = setting if setting == "no penalty" else f"a weight of {setting}"
+    lead = row.lead
+    unclear = lead is not None and lead.n > 1 and lead.low <= 0 <= lead.high
+    doubt = f"; not told apart from {row.second}" if unclear else ""
+    return f"{what} ({row.picked} of {words.count(row.seeds, 'seed')} agree{doubt})"

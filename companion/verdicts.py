@@ -165,7 +165,8 @@ def phrase(difference: Interval | None, what: str, digits: int = 3, margin: floa
     Returns:
         A verb phrase: ``lowers`` or ``raises`` where the interval excludes zero; ``changes ... by
         less than`` a bound where it includes zero and the bound is at most ``margin``; ``may lower
-        or raise`` where it is wider, which says that it is not known.
+        or raise`` where it is wider, which says that it is not known; ``leaves ... as it is`` where
+        no pair differs, as where both are the same runs.
 
     Example:
         >>> from varreg.lab.statistics import paired_difference
@@ -182,6 +183,8 @@ def phrase(difference: Interval | None, what: str, digits: int = 3, margin: floa
         verb = "raises" if low > 0 else "lowers"
         ends = between(*sorted((abs(low), abs(high))), digits)
         return f"{verb} {what} by {abs(mean):.{digits}f} (95 % interval {ends})"
+    if low == high == 0:
+        return f"leaves {what} as it is"
     most, unit = max(-low, high), 10.0**-digits
     interval = f"(95 % interval {between(low, high, digits, signed=True)})"
     if most <= margin:

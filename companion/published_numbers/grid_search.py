@@ -75,7 +75,7 @@ def best_at_random(scores: np.ndarray) -> np.ndarray:
     return _shared(scores).mean(axis=0)
 
 
-def choice_shares(rows: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
+def choice_shares(rows: pd.DataFrame, draws: int = 10_000) -> pd.DataFrame:
     """How often each rule of :data:`RULES` chooses each combination of the search.
 
     Args:

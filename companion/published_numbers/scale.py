@@ -29,6 +29,8 @@ WEIGHT_STYLES = (
     {"color": GREEN, "lw": 1.8},
     {"color": RED, "lw": 1.8},
 )
+#: An interval around no change that reaches no farther gives a bound.
+NARROW = 0.1
 NORMS = {
     "feature_rms": "Feature RMS",
     "head_norm": "Norm of the head",
@@ -111,8 +113,10 @@ def facts(rows: pd.DataFrame) -> dict[str, str]:
 
     Returns:
         For each network and weight, ``variance``, ``shape`` and ``head``: a verb phrase, such as
-        "is 12 times smaller" or "does not measurably change"; ``scale``: the same without a verb;
-        and ``share`` of the scale. Each behind ``scale_``, the network and the weight.
+        "is 12 times smaller", "is at most 7 % smaller or larger" where the interval around no
+        change is narrow, and "may be smaller or larger" where it is not; ``scale``: the same
+        without a verb; and ``share`` of the scale. Each behind ``scale_``, the network and the
+        weight.
     """
     found = {}
     for row in variance_parts(rows).itertuples():
@@ -205,6 +209,12 @@ def _turn(log: Interval) -> str:
 
 
 def _moved(log: Interval) -> str:
-    if log.low <= 0 <= log.high or log.n < 2:
-        return "does not measurably change"
-    return f"is {_turn(log)}"
+    """A bound is said only of a narrow interval; one that is wide says that it is not known."""
+    if log.n < 2:
+        return f"is {_turn(log)} (one seed)"
+    if not log.low <= 0 <= log.high:
+        return f"is {_turn(log)}"
+    if (most := max(1 - math.exp(log.low), math.exp(log.high) - 1)) <= NARROW:
+        return f"is at most {max(math.ceil(100 * most), 1)} % smaller or larger"
+    low, high = (words.factor(Interval(end, end, end, 1)) for end in (log.low, log.high))
+    return f"may be smaller or larger (95 % interval {low} to {high} times)"

@@ -15,6 +15,7 @@ from tests.companion.synthetic_numbers import (
     SKIN,
     shown_by_hand,
 )
+from varreg.lab.predictions import Predictions
 
 
 @pytest.mark.parametrize("closing", [False, True])
@@ -116,19 +117,47 @@ def test_what_the_thresholds_change():
 
 
 def test_changed_predictions_are_counted_one_by_one():
-    found = predictions.changed_by_penalty(SKIN)
+    found = predictions.changed_by_penalty(EMPTY, {}, SKIN)
     one, two = (
         SKIN[SKIN["method"] == name][[f"p_{place}" for place in range(7)]].to_numpy()
         for name in ("baseline", "penalized")
     )
     changed = sum(int(a.argmax() != b.argmax()) for a, b in zip(one, two, strict=True))
-    assert found["changed"] == changed > 0
-    assert found["images"] == len(one)
-    assert found["largest"] == pytest.approx(max(abs(one - two).ravel()))
-    mixed = predictions.changed_by_penalty(SKIN.sample(frac=1, random_state=0))
-    assert mixed == found
-    assert predictions.changed_by_penalty(SKIN, "augmented") == {}
-    assert predictions.changed_by_penalty(NO_IMAGES) == {}
-    table = predictions.changed_table({"chest": NO_IMAGES, "skin": SKIN})
+    assert found["changed"].tolist() == [changed]
+    assert changed > 0
+    assert found["images"].tolist() == [len(one)]
+    assert found["largest"].tolist() == [pytest.approx(max(abs(one - two).ravel()))]
+    mixed = predictions.changed_by_penalty(EMPTY, {}, SKIN.sample(frac=1, random_state=0))
+    pd.testing.assert_frame_equal(mixed, found)
+    none = predictions.changed_by_penalty(EMPTY, {}, NO_IMAGES)
+    assert none.empty
+    assert predictions.changed_phrase(none).endswith("not recorded")
+    table = predictions.changed_table({"chest": none, "skin": found})
     assert table["Data"].tolist() == ["skin"]
-    assert table["Predictions that the penalty changes"].tolist() == [changed]
+    assert table.iloc[0, 3] == str(changed)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_changed_predictions_of_every_seed_that_recorded_them(outputs):
+    random = np.random.default_rng(outputs)
+    runs, said, wanted = [], {}, []
+    for seed in range(3):
+        logits = random.normal(size=(2, 40, outputs)).astype(np.float16)
+        logits[:, 0] = 0.0  # the model says either, both times
+        for method, values in zip(predictions.PENALTY, logits, strict=True):
+            runs.append({"key": f"{method}{seed}", "seed": seed, "method": method})
+            names = [str(place) for place in range(40)]
+            said[f"{method}{seed}"] = {"test": Predictions(values.astype(np.float32), names)}
+        calls = [z[:, 0] > 0 if outputs == 1 else z.argmax(1) for z in logits]
+        wanted.append(int((calls[0] != calls[1]).sum()))
+    found = predictions.changed_by_penalty(pd.DataFrame(runs), said, SKIN)
+    assert found["changed"].tolist() == wanted
+    assert min(wanted) > 0
+    assert (found["images"] == 40).all()
+    # A seed of which one model said nothing is no pair.
+    fewer = {key: value for key, value in said.items() if key != "penalized1"}
+    found = predictions.changed_by_penalty(pd.DataFrame(runs), fewer, SKIN)
+    assert found["changed"].tolist() == [wanted[0], wanted[2]]
+    # Equal in three digits, other in the last one: no change.
+    said["penalized0"] = said["baseline0"]
+    assert predictions.changed_by_penalty(pd.DataFrame(runs), said, SKIN)["changed"][0] == 0

@@ -224,7 +224,7 @@ def test_the_summary_does_not_name_a_move_that_is_none():
     chest = found[found["experiment"] == "chest"]
     (text,) = sensitivity.summary(chest)["Moves the baseline most"]
     clear = [each for each in chest["level_move"] if each and not each.low <= 0 <= each.high]
-    assert (text == "none measurably") == (not clear)
+    assert (text == "none: every interval holds zero") == (not clear)
 
 
 def test_recorded_readings_are_those_that_differ_by_hand():

@@ -25,7 +25,7 @@ def test_the_answer_says_what_the_intervals_say():
     assert found["published_chest_loss"].startswith("lowers the test cross-entropy by 0.0")
     assert found["published_skin_loss"].startswith("raises the test cross-entropy by 0.0")
     assert found["augmentation_chest_loss"].startswith("lowers the test cross-entropy by 0.0")
-    assert found["choice_chest"] == "a weight of 1"
+    assert found["choice_chest"] == "a weight of 1 (3 of 3 seeds agree)"
     assert found["choice_skin"] == "nothing yet"
 
 
@@ -33,8 +33,20 @@ def test_the_answer_says_what_the_intervals_say():
 def test_no_penalty_may_be_the_choice(best, text):
     runs = pd.concat([grid([(best, 1.0, 1.0)]), grid([(0.01, 1.0, 1.0)], dataset="ham10000")])
     chosen = summaries.answer(EMPTY, EMPTY, runs)
-    assert chosen["choice_chest"] == text
-    assert chosen["choice_skin"] == "a weight of 0.01"
+    assert chosen["choice_chest"].startswith(f"{text} (")
+    assert chosen["choice_skin"].startswith("a weight of 0.01 (")
+
+
+def test_a_choice_by_luck_is_said_to_be_one():
+    # Weight 1 is best on average, and the best of one seed of three; nothing is second.
+    losses = {0.0: (0.50, 0.52, 0.51), 1.0: (0.40, 0.53, 0.52)}
+    runs = grid([(1.0, 1.0, 1.0)])
+    runs = runs[runs["variance_weight"].isin(losses) & (runs["model"] == "paper_cnn")]
+    runs = runs[runs["lambda_"].eq(1) & runs["feature_sampling_ratio"].eq(1)]
+    assert sorted(runs["seed"].unique()) == [0, 1, 2]
+    own = [losses[row.variance_weight][row.seed] for row in runs.itertuples()]
+    said = summaries.answer(EMPTY, EMPTY, runs.assign(val_cross_entropy=own))["choice_chest"]
+    assert said == "a weight of 1 (1 of 3 seeds agree; not told apart from no penalty)"
 
 
 def test_every_measure_is_said_for_every_network():

@@ -168,7 +168,7 @@ def test_together_always_gives_a_word_and_does_not_mind_the_order():
         (between(-0.01, 0.03), "may lower or raise the loss (95 % interval"),
         (between(-0.19, 0.19), "may lower or raise the loss (95 % interval"),
         (between(-0.0012, 0.0008), "changes the loss by less than 0.002 (95 % interval"),
-        (between(0.0, 0.0), "changes the loss by less than 0.001"),
+        (between(0.0, 0.0), "leaves the loss as it is"),
         (None, "has too few recorded runs"),
     ],
 )

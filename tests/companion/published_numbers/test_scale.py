@@ -8,6 +8,7 @@ from scipy import stats
 from companion.published_numbers import scale
 from tests.companion.synthetic_mechanics import norms
 from varreg.lab.models import build
+from varreg.lab.statistics import Interval
 
 
 def network(name="paper_cnn", size=16):
@@ -57,12 +58,29 @@ def test_variance_in_words():
     share = table.loc[("small CNN", "1"), "Share of the scale"]
     assert 90 <= int(share.removesuffix(" %")) <= 96  # log 0.25 / log 0.225
     facts = scale.facts(norms())
-    assert facts["scale_small_cnn_0.01_variance"] == "does not measurably change"
+    assert facts["scale_small_cnn_0.01_variance"] == "is at most 1 % smaller or larger"
     assert facts["scale_small_cnn_0.01_share"] == "\u2013"
     assert facts["scale_small_cnn_1_variance"] == "is 4.4 times smaller"
     assert facts["scale_small_cnn_1_scale"] == "4 times smaller"
     assert facts["scale_small_cnn_1_head"] == "is 4 times larger"
     assert facts["scale_small_cnn_1_share"] == share
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.93, 1.01, "is at most 7 % smaller or larger"),
+        (0.99, 1.0905, "is at most 10 % smaller or larger"),
+        (0.32, 11.0, "may be smaller or larger (95 % interval 0.32 to 11 times)"),
+        (0.98, 1.13, "may be smaller or larger (95 % interval 0.98 to 1.13 times)"),
+        (0.2, 0.3, "is 4.1 times smaller"),
+        (1.9, 2.25, "is 2.1 times larger"),
+    ],
+)
+def test_no_change_is_said_only_with_a_bound(low, high, text):
+    ends = math.log(low), math.log(high)
+    assert scale._moved(Interval(sum(ends) / 2, *ends, 5)) == text
+    assert scale._moved(Interval(math.log(0.5), math.nan, math.nan, 1)).endswith("(one seed)")
 
 
 def test_collapsed_features_are_left_out():
