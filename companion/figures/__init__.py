@@ -5,13 +5,6 @@ made from them), draws, and returns the figure; without rows it says so instead 
 a book can be built while a study is still running.
 """
 
-from companion.figures.cost import (
-    cost_growth,
-    cost_memory,
-    cost_overhead,
-    cost_roofline,
-    cost_throughput,
-)
 from companion.figures.sensitivity import sensitivity_forest
 from companion.figures.studies import (
     against_published,
@@ -34,11 +27,6 @@ __all__ = [
     "auroc_curves",
     "combinations",
     "comparison",
-    "cost_growth",
-    "cost_memory",
-    "cost_overhead",
-    "cost_roofline",
-    "cost_throughput",
     "forest",
     "front_page",
     "images",

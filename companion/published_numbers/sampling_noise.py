@@ -64,7 +64,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     """The noise that the probe ``sampling`` found, as printed, mean over seeds.
 
     Times of a step are those of the benchmark ``overhead``, see
-    ``companion.cost.overhead_table``.
+    ``companion.cost.table``.
 
     Args:
         rows: Details of the probe, as from :func:`companion.records.details`.
