@@ -386,6 +386,10 @@ def facts(
             ):
                 said = words.interval(row.mean, row.low, row.high, signed=True)
                 found[f"{key}_{row.method}_{row.measure}"] = said
+        wide = runs.pivot_table(index="seed", columns="method", values="test_cross_entropy")
+        if {"tuned", "feature_l2"} <= set(wide.columns):
+            apart = paired_difference(wide["tuned"], wide["feature_l2"])
+            found[f"{key}_over_feature_l2"] = words.level(apart, signed=True)
         shares = explained(runs)
         found |= {f"{key}_explained_{part}": words.percent(share) for part, share in shares.items()}
     return found

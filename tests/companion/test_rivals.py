@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from companion import rivals
 from companion.studies.rivals_tuning import BLOCKS
 from varreg.lab.predictions import Predictions
-from varreg.lab.statistics import paired_difference
+from varreg.lab.statistics import PairedDifference, paired_difference
 
 BLOCK = dataclasses.replace(BLOCKS[0], methods=("feature_l2", "logit_l2", "dropout"))
 
@@ -174,9 +174,19 @@ def test_what_the_verdict_says_of_few_images_follows_from_the_runs(few_images):
     assert found.loc[("sharpness_aware", "corrupted_cross_entropy"), "high"] < 0
 
 
-@pytest.mark.parametrize("pair", [("tuned", "feature_l2"), ("within_class", "tuned")])
-def test_what_the_variants_say_of_pairs_follows_from_the_runs(few_images, pair):
+def test_what_the_variants_say_of_pairs_follows_from_the_runs(few_images):
     _, table = few_images
     wide = table.pivot_table(index="seed", columns="method", values="test_cross_entropy")
-    found = paired_difference(wide[pair[0]], wide[pair[1]])
-    assert abs(found.mean) < rivals.NEGLIGIBLE["test_cross_entropy"]
+
+    def apart(first: str, second: str) -> PairedDifference:
+        return paired_difference(wide[first], wide[second])
+
+    small = rivals.NEGLIGIBLE["test_cross_entropy"]
+    assert 0 < apart("tuned", "feature_l2").mean < small  # a little better
+    for same in (("within_class", "tuned"), ("self_setting", "tuned")):
+        assert -small < apart(*same).low < apart(*same).high < small
+    for less in ("learning_rate", "head_decay", "label_smoothing", "logit_l2", "logit_variance"):
+        assert apart("tuned", less).high < 0
+    for part in ("head_weighted", "relative_within"):
+        assert apart(part, "tuned").low > 0
+        assert apart(part, "baseline").high < 0
