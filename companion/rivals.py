@@ -379,11 +379,7 @@ def facts(
         best = rows.sort_values("mean").iloc[0]
         found[f"{key}_best"] = METHODS[best["method"]].title
         for row in every.itertuples():
-            if row.n and row.measure in (
-                "test_cross_entropy",
-                "test_auroc",
-                "scaled_cross_entropy",
-            ):
+            if row.n and row.measure in TOLD:
                 said = words.interval(row.mean, row.low, row.high, signed=True)
                 found[f"{key}_{row.method}_{row.measure}"] = said
         wide = runs.pivot_table(index="seed", columns="method", values="test_cross_entropy")
