@@ -215,9 +215,8 @@ def table(found: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     wide = {measure: found[found["measure"] == measure].set_index("method") for measure in measures}
     first = wide["test_cross_entropy"].sort_values("mean")
     columns = {
-        "Method": [words.capital(METHODS[method].title) for method in first.index],
-        "Against": [METHODS[against].title for against in first["reference"]],
-        "Strength": [_strength(METHODS[m].strength, s) for m, s in first["strength"].items()],
+        "Method": [_named(row.Index, row.reference) for row in first.itertuples()],
+        "Strength": [_strength(value) for value in first["strength"]],
     }
     for measure in measures:
         columns[words.capital(MEASURES[measure][0])] = [
@@ -463,10 +462,17 @@ def _said(rows: pd.DataFrame, method: str) -> str:
     return words.level(found, signed=True) + star
 
 
-def _strength(what: str, value: float) -> str:
-    if math.isnan(value) or not value:
-        return words.DASH if math.isnan(value) else "off"
-    return f"{words.short(value)} ({what or 'weight'})"
+def _named(method: str, against: str) -> str:
+    """A method as printed, with its reference where that is not what it changes alone."""
+    title = words.capital(METHODS[method].title)
+    usual = against in ("baseline", "augmented")
+    return title if usual else f"{title} (against {METHODS[against].title})"
+
+
+def _strength(value: float) -> str:
+    if math.isnan(value):
+        return words.DASH
+    return words.short(value) if value else "off"
 
 
 def _split(runs: pd.DataFrame) -> str:
