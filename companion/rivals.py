@@ -209,8 +209,9 @@ def differences(block: Block, runs: pd.DataFrame, results: Path | None = None) -
 def table(found: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Differences of a block as printed, the largest gain in the primary outcome first.
 
-    A star marks the primary outcome where Holm's p is below 0.05; *off* is a method that
-    validation turned off.
+    A star marks the primary outcome where Holm's p is below 0.05, and *reads* says what follows:
+    lower or higher than the reference, negligible, or unclear; *off* is a method that validation
+    turned off.
     """
     wide = {measure: found[found["measure"] == measure].set_index("method") for measure in measures}
     first = wide["test_cross_entropy"].sort_values("mean")
@@ -222,25 +223,12 @@ def table(found: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
         columns[words.capital(MEASURES[measure][0])] = [
             _said(wide[measure], method) for method in first.index
         ]
+    columns["Reads"] = [_reads(row) for row in first.itertuples()]
     columns["Better in"] = [
         words.DASH if row.n == 0 else f"{words.percent(row.wins)} of {row.n:.0f}"
         for row in first.itertuples()
     ]
     return pd.DataFrame(columns)
-
-
-def summary(
-    blocks: Sequence[tuple[Block, pd.DataFrame]], results: Path | None = None
-) -> pd.DataFrame:
-    """The primary outcome of every method in every block, side by side, as printed."""
-    columns = {}
-    for block, runs in blocks:
-        found = differences(block, runs, results)
-        mine = found[found["measure"] == "test_cross_entropy"].set_index("method")
-        columns[words.capital(name(block))] = {
-            words.capital(METHODS[method].title): _said(mine, method) for method in mine.index
-        }
-    return pd.DataFrame(columns).fillna(words.DASH).rename_axis("Method").reset_index()
 
 
 def confidence(blocks: Blocks, results: Path | None = None) -> pd.DataFrame:
@@ -372,6 +360,7 @@ def facts(
         rows = every[(every["measure"] == "test_cross_entropy") & (every["n"] > 0)]
         rows = rows[rows["reference"] != "two_views"]
         found[f"{key}_methods"] = len(rows)
+        found[f"{key}_seeds"] = int(rows["n"].max())
         stands = rows[(rows["p_holm"] < 0.05) & (rows["mean"] < 0)]
         found[f"{key}_stand"] = len(stands)
         found[f"{key}_worse"] = int(((rows["p_holm"] < 0.05) & (rows["mean"] > 0)).sum())
@@ -460,6 +449,16 @@ def _said(rows: pd.DataFrame, method: str) -> str:
     star = "*" if row["p_holm"] < 0.05 else ""
     found = Interval(row["mean"], row["low"], row["high"], int(row["n"]))
     return words.level(found, signed=True) + star
+
+
+def _reads(row: tuple) -> str:
+    """What the primary outcome says, by the rules of the plan."""
+    if row.n == 0:
+        return "off"
+    if row.p_holm < 0.05:
+        return "lower" if row.mean < 0 else "higher"
+    bound = NEGLIGIBLE["test_cross_entropy"]
+    return "negligible" if -bound < row.low and row.high < bound else "unclear"
 
 
 def _named(method: str, against: str) -> str:
