@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from companion import rivals
-from companion.studies.rivals_tuning import BLOCKS
+from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
 from varreg.lab.predictions import Predictions
 from varreg.lab.statistics import PairedDifference, paired_difference
 
@@ -182,6 +182,16 @@ def test_what_the_verdict_says_of_few_images_follows_from_the_runs(few_images):
         assert found.loc[(rival, loss), "mean"] > found.loc[("tuned", loss), "high"]
     assert found.loc[("tuned", "corrupted_cross_entropy"), "low"] > 0
     assert found.loc[("sharpness_aware", "corrupted_cross_entropy"), "high"] < 0
+
+
+def test_what_the_verdict_says_of_augmentation_follows_from_the_runs(few_images):
+    found, _ = few_images
+    strengths = chosen_strengths(BLOCKS[1])
+    assert strengths["tuned"] == strengths["within_class"] == strengths["head_weighted"] == 0
+    augmented, penalized = (
+        found.loc[(method, "test_cross_entropy")] for method in ("augmented", "tuned")
+    )
+    assert penalized["high"] < augmented["low"] < augmented["high"] < 0
 
 
 def test_what_the_variants_say_of_pairs_follows_from_the_runs(few_images):
