@@ -433,11 +433,13 @@ def _forest(ax: Axes, found: pd.DataFrame, measure: str, methods: Sequence[str])
 
 
 def _order(every: Sequence[pd.DataFrame]) -> list[str]:
-    """Methods by their mean gain in the primary outcome, over the blocks that have them."""
-    parts = [found[found["measure"] == "test_cross_entropy"] for found in every if len(found)]
-    if not parts:
-        return []
-    return list(pd.concat(parts).groupby("method")["mean"].mean().sort_values().index)
+    """Methods by their mean gain in the primary outcome, in the first block that has them."""
+    found: dict[str, None] = {}
+    for rows in every:
+        if len(rows):
+            first = rows[rows["measure"] == "test_cross_entropy"].sort_values("mean")
+            found |= dict.fromkeys(first["method"])
+    return list(found)
 
 
 def _said(rows: pd.DataFrame, method: str) -> str:
