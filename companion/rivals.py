@@ -37,6 +37,7 @@ from varreg.lab.methods import METHODS
 from varreg.lab.metrics import classification_metrics, reliability_metrics
 from varreg.lab.predictions import Predictions
 from varreg.lab.statistics import Interval, holm, paired_difference
+from varreg.loss import PUBLISHED
 
 #: Smallest effects of interest, of the plan.
 NEGLIGIBLE = {"test_cross_entropy": 0.01, "test_auroc": 0.005}
@@ -206,6 +207,21 @@ def differences(block: Block, runs: pd.DataFrame, results: Path | None = None) -
     return table
 
 
+def methods_table() -> pd.DataFrame:
+    """What is compared: what the strength of each method is, and who proposed it, as printed."""
+    shown = {name: METHODS[name] for name in CANDIDATES}
+    return pd.DataFrame(
+        [
+            {
+                "Method": words.capital(method.title),
+                "Strength": method.strength or "variance_weight",
+                "Source": method.source or words.DASH,
+            }
+            for method in shown.values()
+        ]
+    )
+
+
 def table(found: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Differences of a block as printed, the largest gain in the primary outcome first.
 
@@ -347,9 +363,7 @@ def explained(runs: pd.DataFrame, measure: str = "test_cross_entropy") -> dict[s
     return {"method": method, "seed": seed, "rest": 1 - method - seed}
 
 
-def facts(
-    blocks: Sequence[tuple[Block, pd.DataFrame]], results: Path | None = None
-) -> dict[str, object]:
+def facts(blocks: Blocks, results: Path | None = None) -> dict[str, object]:
     """What the text of the page says in numbers, by name."""
     found: dict[str, object] = {"rivals_blocks": len(blocks)}
     for block, runs in blocks:
@@ -374,6 +388,16 @@ def facts(
         if {"tuned", "feature_l2"} <= set(wide.columns):
             apart = paired_difference(wide["tuned"], wide["feature_l2"])
             found[f"{key}_over_feature_l2"] = words.level(apart, signed=True)
+        strengths = chosen_strengths(block, results) or {}
+        if strengths.get("tuned"):
+            times = strengths["tuned"] / PUBLISHED["variance_weight"]
+            found[f"{key}_times_published"] = words.short(times)
+        edge = [
+            METHODS[method].title
+            for method, strength in strengths.items()
+            if strength in (CANDIDATES[method][0], CANDIDATES[method][-1])
+        ]
+        found[f"{key}_edge"] = words.listed(edge) if edge else "none"
         shares = explained(runs)
         found |= {f"{key}_explained_{part}": words.percent(share) for part, share in shares.items()}
     return found
@@ -425,8 +449,8 @@ def _forest(ax: Axes, found: pd.DataFrame, measure: str, methods: Sequence[str])
     ax.axvspan(*sorted((0, side * 10)), color="#009E73", alpha=0.07, lw=0, zorder=0)
     ends = rows[["low", "high"]].to_numpy()
     if len(ends):
-        low, high = min(0.0, np.nanquantile(ends, 0.03)), max(0.0, np.nanquantile(ends, 0.97))
-        room = 0.15 * max(high - low, 0.01)
+        low, high = min(0.0, np.nanmin(ends)), max(0.0, np.nanmax(ends))
+        room = 0.05 * max(high - low, 0.01)
         ax.set_xlim(low - room, high + room)
     ax.set_xlabel(said)
     ax.grid(axis="y", visible=False)

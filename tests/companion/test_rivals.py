@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from medmnist import INFO
 from scipy import stats
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from companion import rivals
-from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
+from companion.studies.rivals_tuning import BLOCKS, CANDIDATES, chosen_strengths
+from varreg.lab.methods import METHODS
 from varreg.lab.predictions import Predictions
 from varreg.lab.statistics import PairedDifference, paired_difference
 
@@ -145,6 +149,30 @@ def test_contrasts_are_paired_differences_of_two_methods():
     expected = (wide["tuned"] - wide["feature_l2"]).mean()
     assert row["Cross-entropy"].startswith(f"{expected:+.3f}".replace("-", "\u2212"))
     assert {name for _, *pair in rivals.CONTRASTS for name in pair} <= set(rivals.METHODS)
+
+
+@pytest.mark.usefixtures("strengths")
+def test_strengths_at_the_edge_of_the_range_are_named(monkeypatch):
+    chosen = {"tuned": 2.5, "feature_l2": 0.1, "logit_l2": 0.009, "dropout": 0.8, "mixup": 0.0}
+    monkeypatch.setattr(rivals, "chosen_strengths", lambda block, results: chosen)
+    told = rivals.facts([(BLOCK, runs({"baseline": 0.0, "feature_l2": -0.03}))])
+    assert told["rivals_breastmnist_edge"] == "feature L2 and dropout on the features"
+    assert told["rivals_breastmnist_times_published"] == "250"
+
+
+def test_numbers_of_images_in_names_are_those_of_medmnist():
+    for flag in ("breastmnist", "pneumoniamnist"):
+        assert f"{INFO[flag]['n_samples']['train']:,} images" in rivals.DATA[flag]
+
+
+def test_every_source_of_a_method_is_in_the_references():
+    bib = (Path(__file__).parents[2] / "book" / "references.bib").read_text()
+    keys = re.findall(r"^@\w+\{(\w+),", bib, re.M)
+    for method in METHODS.values():
+        if method.source:
+            author, year = re.match(r"(\w+).*\((\d{4})\)$", method.source).groups()
+            assert any(key.startswith(author.lower() + year) for key in keys), method.source
+    assert len(rivals.methods_table()) == len(CANDIDATES)
 
 
 def test_augmentation_is_a_method_where_both_blocks_are_recorded():

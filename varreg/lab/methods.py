@@ -89,7 +89,7 @@ class Method:
         strength: What the ``strength`` of a run is; empty if the method has none.
         changes: Made from the strength and the data.
         color: In figures.
-        source: Key in ``references.bib``; empty for what is everybody's or this project's own.
+        source: Who proposed it, and when; empty for what is everybody's or this project's own.
         weighted: Whether the ``variance_weight`` of a run must be positive; it is 0 elsewhere.
         augments: Whether images are zoomed and shifted without being asked to.
         reference: The method that it is compared with.
@@ -128,18 +128,31 @@ def _penalty(
     )
 
 
-class _WhereTwoViewsAre(nn.Module):
-    """A penalty over two views of an image; validation has one, over which nothing varies."""
+class _ViewVariance(nn.Module):
+    """Variance over two views of an image; validation has one, over which nothing varies."""
 
-    def __init__(self, penalty: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, of_logits: bool) -> None:
         super().__init__()
-        self.over_views = penalty
+        self.of_logits = of_logits
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         if not self.training:
             return features.new_zeros(())
-        of_logits = self.over_views is penalties.logit_view_variance
-        return self.over_views(logits if of_logits else features, validate=False)
+        if self.of_logits:
+            return penalties.logit_view_variance(logits, validate=False)
+        return penalties.view_variance(features, validate=False)
+
+
+def _over_views(title: str, *, of_logits: bool) -> Method:
+    return Method(
+        title=title,
+        strength="weight",
+        changes=lambda value, data: Changes(
+            transform=two_views, penalty=_ViewVariance(of_logits), weight=value
+        ),
+        color=SKY,
+        reference="two_views",
+    )
 
 
 class _AboveQuantile(nn.Module):
@@ -213,7 +226,10 @@ METHODS: dict[str, Method] = {
         strength="omega, nats",
     ),
     "within_class": _penalty(
-        "variance within the classes", penalties.within_class_variance, GREEN, "choi2019utilizing"
+        "variance within the classes",
+        penalties.within_class_variance,
+        GREEN,
+        "Choi and Rhee (2019)",
     ),
     "relative_within": _penalty(
         "variance within over between the classes", penalties.relative_within_class_variance, GREEN
@@ -240,13 +256,13 @@ METHODS: dict[str, Method] = {
         strength="rho",
     ),
     # ------------------------------------------------------------ rivals on the features
-    "feature_l2": _penalty("feature L2", penalties.feature_l2, ORANGE, "merity2017revisiting"),
-    "decov": _penalty("DeCov", penalties.decov, ORANGE, "cogswell2016decov"),
+    "feature_l2": _penalty("feature L2", penalties.feature_l2, ORANGE, "Merity et al. (2017)"),
+    "decov": _penalty("DeCov", penalties.decov, ORANGE, "Cogswell et al. (2016)"),
     "variance_constancy": _penalty(
-        "variance constancy", penalties.variance_constancy, ORANGE, "littwin2018regularizing"
+        "variance constancy", penalties.variance_constancy, ORANGE, "Littwin and Wolf (2018)"
     ),
     "vicreg": _penalty(
-        "VICReg's variance term", penalties.vicreg_variance, ORANGE, "bardes2022vicreg"
+        "VICReg's variance term", penalties.vicreg_variance, ORANGE, "Bardes et al. (2022)"
     ),
     "center_loss": Method(
         title="center loss",
@@ -255,12 +271,12 @@ METHODS: dict[str, Method] = {
             penalty=_RunningCenters(max(2, data.n_outputs)), weight=value
         ),
         color=ORANGE,
-        source="wen2016discriminative",
+        source="Wen et al. (2016)",
     ),
     # ------------------------------------------------------------ on the logits and the loss
-    "logit_l2": _penalty("logit L2", penalties.logit_l2, PINK, "pezeshki2021gradient"),
+    "logit_l2": _penalty("logit L2", penalties.logit_l2, PINK, "Pezeshki et al. (2021)"),
     "logit_variance": _penalty(
-        "logit variance", penalties.logit_variance, PINK, "ahuja2021invariance"
+        "logit variance", penalties.logit_variance, PINK, "Ahuja et al. (2021)"
     ),
     "label_smoothing": Method(
         title="label smoothing",
@@ -269,7 +285,7 @@ METHODS: dict[str, Method] = {
             classification=partial(smoothed_cross_entropy, task=data.task, smoothing=value)
         ),
         color=PINK,
-        source="szegedy2016rethinking",
+        source="Szegedy et al. (2016)",
     ),
     # ------------------------------------------------------------ over views of one image
     "two_views": Method(
@@ -278,40 +294,22 @@ METHODS: dict[str, Method] = {
         color=SKY,
         reference="augmented",
     ),
-    "view_variance": Method(
-        title="feature variance over two views",
-        strength="weight",
-        changes=lambda value, data: Changes(
-            transform=two_views, penalty=_WhereTwoViewsAre(penalties.view_variance), weight=value
-        ),
-        color=SKY,
-        reference="two_views",
-    ),
-    "logit_view_variance": Method(
-        title="logit variance over two views",
-        strength="weight",
-        changes=lambda value, data: Changes(
-            transform=two_views,
-            penalty=_WhereTwoViewsAre(penalties.logit_view_variance),
-            weight=value,
-        ),
-        color=SKY,
-        reference="two_views",
-    ),
+    "view_variance": _over_views("feature variance over two views", of_logits=False),
+    "logit_view_variance": _over_views("logit variance over two views", of_logits=True),
     # ------------------------------------------------------------ data, network, optimizer
     "dropout": Method(
         title="dropout on the features",
         strength="share",
         changes=lambda value, data: Changes(model=partial(with_dropout, share=value)),
         color=BLACK,
-        source="srivastava2014dropout",
+        source="Srivastava et al. (2014)",
     ),
     "weight_decay": Method(
         title="weight decay",
         strength="decay",
         changes=lambda value, data: Changes(settings={"optimizer": "adamw", "weight_decay": value}),
         color=BLACK,
-        source="loshchilov2019decoupled",
+        source="Loshchilov and Hutter (2019)",
     ),
     "head_decay": _penalty("L2 of the head", _head_l2, BLACK),
     "learning_rate": Method(
@@ -329,20 +327,20 @@ METHODS: dict[str, Method] = {
             )
         ),
         color=BLACK,
-        source="zhang2018mixup",
+        source="Zhang et al. (2018)",
     ),
     "sharpness_aware": Method(
         title="sharpness-aware steps",
         strength="radius",
         changes=lambda value, data: Changes(step=partial(sharpness_aware, radius=value)),
         color=BLACK,
-        source="foret2021sharpness",
+        source="Foret et al. (2021)",
     ),
     "averaged_weights": Method(
         title="averaged weights",
         strength="decay",
         changes=lambda value, data: Changes(averaging=value),
         color=BLACK,
-        source="izmailov2018averaging",
+        source="Izmailov et al. (2018)",
     ),
 }
