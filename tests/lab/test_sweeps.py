@@ -222,8 +222,8 @@ def test_a_worker_is_killed_and_no_run_is_lost_or_recorded_twice(cluster, tmp_pa
     specs = [spec(seed) for seed in range(6)]
     record, killed, told = Ledger.append, [], []
 
-    def record_and_kill_once(ledger, row, details):
-        told.append((row["key"], record(ledger, row, details)))
+    def record_and_kill_once(ledger, row, details, predictions=None):
+        told.append((row["key"], record(ledger, row, details, predictions)))
         while not killed:
             at_work = [path.name.split("-") for path in begun.iterdir()]
             for key, process, _ in at_work:
