@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from companion import words
@@ -452,6 +453,7 @@ def _forest(ax: Axes, found: pd.DataFrame, measure: str, methods: Sequence[str])
         low, high = min(0.0, np.nanmin(ends)), max(0.0, np.nanmax(ends))
         room = 0.05 * max(high - low, 0.01)
         ax.set_xlim(low - room, high + room)
+    ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.set_xlabel(said)
     ax.grid(axis="y", visible=False)
 
