@@ -13,9 +13,18 @@ Task = Literal["binary", "multiclass", "multilabel"]
 
 HALF = (torch.float16, torch.bfloat16)
 
+ADVICE = (
+    "a batch of one has no variance: drop it or merge it with another batch, or give the "
+    "criterion small_batch='skip'"
+)
+
 
 class NonFiniteFeaturesError(ValueError):
     """Raised when features hold a NaN or an infinity."""
+
+
+class SmallBatchError(ValueError):
+    """Raised for a batch with too few samples for a penalty, above all the last one of an epoch."""
 
 
 class NotATensorError(TypeError, ValueError):
@@ -177,12 +186,17 @@ def _all_0_or_1(target: Tensor) -> bool:
     return low.item() >= 0 and high.item() <= 1
 
 
-def check_features(features: Tensor) -> None:
+def check_features(features: Tensor, least: int = 2) -> None:
     """Refuse what is no batch of features.
+
+    Args:
+        features: What was given.
+        least: Samples that there must be.
 
     Raises:
         NotATensorError: If ``features`` is not a tensor.
-        ValueError: If it is not floating point, or is not ``(N, ...)`` with two samples or more
+        SmallBatchError: If it holds fewer samples than that.
+        ValueError: If it is not floating point, or is not ``(N, ...)`` with one sample or more
             and one feature or more.
     """
     check_tensors(features=features)
@@ -193,11 +207,11 @@ def check_features(features: Tensor) -> None:
         )
     if features.layout != torch.strided:
         raise ValueError(f"features are {features.layout}; they must be dense: call to_dense()")
-    if features.ndim < 2 or features.shape[0] < 2 or features.numel() == 0:
-        raise ValueError(
+    malformed = features.ndim < 2 or features.numel() == 0
+    if malformed or features.shape[0] < least:
+        raise (ValueError if malformed else SmallBatchError)(
             f"features have shape {tuple(features.shape)}; expected (N, ...) with two samples "
-            "or more and one feature or more (a batch of one has no variance: drop it or merge "
-            "it with another batch)"
+            f"or more and one feature or more ({ADVICE})"
         )
 
 
@@ -210,6 +224,16 @@ def check_tensors(**given: object) -> None:
     for name, value in given.items():
         if not isinstance(value, Tensor):
             raise NotATensorError(f"{name} is a {type(value).__name__}; it must be a torch.Tensor")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        ValueError: With the name, and what was given.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be True or False")
 
 
 def check_number(name: str, value: object) -> None:

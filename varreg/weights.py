@@ -13,7 +13,8 @@ without a gradient, from what the step has computed anyway:
 All are called alike. They change in training mode only; in eval mode, and where no gradients
 are recorded, they give the weight as it stands. What they have seen is in their ``state_dict``,
 which moves with the network and resumes with it. With ``DistributedDataParallel`` each process
-has a weight of its own batch.
+has a weight of its own batch, unless the criterion that calls it has ``sync=True``: then all have
+the weight of the whole batch.
 """
 
 from __future__ import annotations
@@ -23,13 +24,22 @@ import math
 import torch
 from torch import Tensor, nn
 
-from varreg.checks import check_features, check_integer, check_number, check_tensors
+from varreg.checks import (
+    check_features,
+    check_flag,
+    check_integer,
+    check_number,
+    check_tensors,
+)
+from varreg.distributed import gather
 from varreg.variance import centred
 
 __all__ = ["GradientRatio", "RunningQuantile", "TargetWeight", "WarmUp", "gradient_ratio"]
 
 
-def gradient_ratio(cross_entropy: Tensor, penalty: Tensor, features: Tensor) -> Tensor:
+def gradient_ratio(
+    cross_entropy: Tensor, penalty: Tensor, features: Tensor, *, sync: bool = False
+) -> Tensor:
     r"""How much stronger the cross-entropy pulls at the features than the penalty does.
 
     .. math::
@@ -47,6 +57,8 @@ def gradient_ratio(cross_entropy: Tensor, penalty: Tensor, features: Tensor) -> 
         penalty: Scalar that depends on ``features``, before any weight.
         features: Floating-point tensor ``(N, ...)`` that both were computed from, and that
             needs a gradient.
+        sync: Whether the batch is that of all processes, with a penalty of all of it, see
+            :func:`varreg.distributed.gather`; every process must call this then.
 
     Returns:
         Scalar tensor without a gradient, float32, or float64 for such features. 0 where the
@@ -62,7 +74,8 @@ def gradient_ratio(cross_entropy: Tensor, penalty: Tensor, features: Tensor) -> 
         >>> gradient_ratio(4 * features.sum(), features.sum(), features)
         tensor(4.)
     """
-    check_features(features)
+    check_flag("sync", sync)
+    check_features(features, least=1)
     norms = []
     scale = features.shape[0] * math.sqrt(features[0].numel())
     for name, loss in {"cross_entropy": cross_entropy, "penalty": penalty}.items():
@@ -82,6 +95,9 @@ def gradient_ratio(cross_entropy: Tensor, penalty: Tensor, features: Tensor) -> 
             )
         wide = torch.promote_types(gradient.dtype, torch.float32)
         norms.append(torch.linalg.vector_norm(gradient.detach(), dtype=wide))
+    if sync:  # the part of this process; in float64, where no square underflows
+        of_each = gather((torch.stack(norms).double() / scale).unsqueeze(0))
+        norms = torch.linalg.vector_norm(of_each, dim=0).to(norms[0].dtype)
     ratio = norms[0] / norms[1]
     return torch.where(ratio.isfinite(), ratio, torch.nan)
 
@@ -105,6 +121,7 @@ class GradientRatio(nn.Module):
     Args:
         rho: :math:`\rho \ge 0`.
         smoothing: :math:`\beta` in [0, 1); at 0 each step has its own ratio.
+        sync: As for :func:`gradient_ratio`. ``PenalizedLoss(..., sync=True)`` sets it.
 
     Raises:
         ValueError: If a parameter is outside its range.
@@ -119,8 +136,10 @@ class GradientRatio(nn.Module):
     average: Tensor
     share: Tensor
 
-    def __init__(self, rho: float = 0.01, smoothing: float = 0.9) -> None:
+    def __init__(self, rho: float = 0.01, smoothing: float = 0.9, *, sync: bool = False) -> None:
         super().__init__()
+        check_flag("sync", sync)
+        self.sync = sync
         self.rho = _number("rho", rho)
         self.smoothing = _share("smoothing", smoothing)
         self.register_buffer("average", torch.zeros(()))
@@ -138,12 +157,13 @@ class GradientRatio(nn.Module):
             ValueError: As :func:`gradient_ratio`, in training mode.
         """
         if self.training and torch.is_grad_enabled():
-            _smooth(self, gradient_ratio(cross_entropy, penalty, features))
+            _smooth(self, gradient_ratio(cross_entropy, penalty, features, sync=self.sync))
         return self.rho * _averaged(self, 0.0)
 
     def extra_repr(self) -> str:
         """Show the parameters when the module is printed."""
-        return f"rho={self.rho}, smoothing={self.smoothing}"
+        synced = ", sync=True" if self.sync else ""
+        return f"rho={self.rho}, smoothing={self.smoothing}{synced}"
 
 
 class TargetWeight(nn.Module):
