@@ -122,7 +122,7 @@ def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = T
         if low < 0 or high >= shape[1]:
             raise ValueError(
                 f"labels go from {low} to {high}; with {shape[1]} logits they must lie in "
-                f"0 to {shape[1] - 1}"
+                f"0 to {shape[1] - 1}, or be the ignore_index of the criterion"
             )
     elif not _all_0_or_1(target):
         raise ValueError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from varreg.checks import (
     HALF,
+    NotATensorError,
     SmallBatchError,
     Task,
     check_finite,
@@ -276,9 +277,16 @@ class PenalizedLoss(nn.Module):
         """
         if self.task is None:
             return self._classification(logits, target)
-        return cross_entropy(
-            logits, target, self.task, ignore_index=self.ignore_index, validate=self.validate
-        )
+        settings = {"ignore_index": self.ignore_index, "validate": self.validate}
+        try:
+            return cross_entropy(logits, target, self.task, **settings)
+        except ValueError as error:
+            if self.classification is None or isinstance(error, NotATensorError):
+                raise
+            raise ValueError(
+                f"{error}. Labels to leave out are given as ignore_index; where labels are none "
+                f"of a {self.task} task give task=None, and classification alone reads them"
+            ) from error
 
     _weight_name = "weight"
 
