@@ -310,7 +310,9 @@ class PenalizedLoss(nn.Module):
         except SmallBatchError:
             if self.small_batch == "raise":
                 raise
-            return sum(value[:0].sum() for value in given.values() if value.is_floating_point())
+            # Of no sample: 0 with a gradient of 0, whatever their values are.
+            nothing = torch.cat([value[:0].flatten() for value in given.values()])
+            return nothing.sum(dtype=torch.promote_types(nothing.dtype, torch.float32))
         if self.validate and not self._checks:
             check_finite(penalty, **{name: given[name] for name in given if name != "target"})
         return penalty
