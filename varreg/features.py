@@ -28,7 +28,8 @@ class FeatureTap:
     through the model: it is the one whose output the model returns, as it is or as a view, or
     the only one that runs. Where that leaves none or several, :meth:`take` refuses to guess.
 
-    The tap is a forward hook, so register it before ``torch.compile``. It holds at most the
+    The tap is a forward hook, so register it before ``torch.compile``, and on the model inside
+    ``DistributedDataParallel``, whose output can be a copy. It holds at most the
     features of the latest forward pass, and nothing once :meth:`take` has handed them over: no
     graph outlives its step. What activation checkpointing computes again during a backward pass
     can be taken within it and is let go of at its end. A copy of the model, or a file it is

@@ -332,6 +332,24 @@ def tapped(rank: int, way: str) -> None:
             same(found, wanted)
 
 
+def tapped_outside(rank: int) -> None:
+    """A tap on the wrapper finds the layer, or refuses to guess where the wrapper copies."""
+    inputs, _ = images()
+    for settings in ({}, {"find_unused_parameters": True}, {"static_graph": True}):
+        model = nn.Sequential(nn.Linear(4, WIDTH), nn.Tanh(), nn.Linear(WIDTH, CLASSES)).double()
+        ddp = DistributedDataParallel(model, **settings)
+        with FeatureTap(ddp) as tap:
+            logits = ddp(inputs)
+            if settings:
+                refused(r"what no linear layer makes.*name it: FeatureTap", tap.take)
+                tap.remove()
+                tap = FeatureTap(ddp, "module.2")
+                logits = ddp(inputs)
+            same(tap.take(), model[:2](inputs))
+            assert tap.layer == "module.2"
+        logits.sum().backward()
+
+
 class Checkpointed(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -397,6 +415,7 @@ CHECKS |= {
 CHECKS |= {
     check.__name__: check
     for check in (
+        tapped_outside,
         running_quantile,
         without_sync,
         one_validates_alone,
