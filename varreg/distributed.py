@@ -28,11 +28,13 @@ def gather(tensor: Tensor, views: int = 1) -> Tensor:
 
     It costs one collective for the tensor, padded to the largest of the processes, and a small
     one for the shapes, which waits for the device; the backward pass exchanges nothing. Each
-    process then holds the features of all.
+    process then holds the features of all and computes the penalty of them. ``torch.compile``
+    breaks the graph here.
 
-    Every process of the default group must call it equally often, so it has no place where one
-    process works alone. Where no process group is initialized, or of one process, it returns what
-    it is given.
+    Every process of the default group must call it equally often, as for synchronized batch
+    normalization: not where one process works alone, nor on a last batch that others lack (the
+    ``Join`` of PyTorch does not help). Where no process group is initialized, or one of a single
+    process, it returns what it is given.
 
     Args:
         tensor: ``(N, ...)``; all but ``N`` is alike in all processes.
@@ -47,7 +49,7 @@ def gather(tensor: Tensor, views: int = 1) -> Tensor:
         NotATensorError: If ``tensor`` is not a tensor.
         ValueError: In all processes, if the tensors differ in type, in an axis after the first or
             in whether they need a gradient, or ``views`` does not divide a ``N``. Where activation
-            checkpointing computes a step again, and in a backward pass with
+            checkpointing computes a step again, under ``torch.func``, and in a backward pass with
             ``create_graph=True``.
 
     Example:
@@ -63,6 +65,11 @@ def gather(tensor: Tensor, views: int = 1) -> Tensor:
             "what the processes hold is gathered while activation checkpointing computes a step "
             "again, where no other process may be waiting: call the criterion outside the "
             "checkpoint, or use sync=False"
+        )
+    if torch._C._are_functorch_transforms_active():
+        raise ValueError(
+            "what the processes hold is gathered under torch.func, which transforms one process "
+            "alone: use sync=False, or gather before the transform"
         )
     sizes = _sizes(tensor, views)
     parts = _Gather.apply(tensor, sizes)

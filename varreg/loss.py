@@ -598,7 +598,8 @@ def _check_batch(logits: Tensor, features: Tensor) -> None:
     if logits.shape[:1] != features.shape[:1]:
         raise ValueError(
             f"logits hold {tuple(logits.shape)} and features {tuple(features.shape)}; "
-            "the first axis of both must be the same batch"
+            "the first axis of both must be the same batch (with per_channel(features) give "
+            "per_channel(logits) and target.flatten())"
         )
 
 

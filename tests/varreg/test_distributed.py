@@ -288,6 +288,11 @@ def second_derivatives(rank: int) -> None:
         torch.autograd.grad(value, features, create_graph=True)
 
 
+def transformed(rank: int) -> None:
+    features = torch.randn(2, 3, 4)
+    refused(r"torch.func, which .* one process alone: use sync=False", torch.vmap(gather), features)
+
+
 def checkpointed(rank: int) -> None:
     (inputs, target), model = images(), network()
     criterion = VariancePenalizedLoss("multiclass", sync=True)
@@ -423,6 +428,7 @@ CHECKS |= {
         what_does_not_fit,
         small_batches,
         second_derivatives,
+        transformed,
         checkpointed,
         autocast,
         compiled,

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tests.varreg.test_penalties import PENALTIES, TARGET
 from varreg import FeatureTap, PenalizedLoss, VariancePenalizedLoss, feature_variance, penalties
 from varreg.weights import GradientRatio, RunningQuantile, TargetWeight, WarmUp
-
-from .test_penalties import PENALTIES, TARGET
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {"feature_variance": feature_variance} | {
     name: partial(getattr(penalties, case.name), **case.settings(5))
