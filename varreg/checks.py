@@ -48,7 +48,10 @@ def check_task(task: object) -> None:
         ValueError: With what was given and what is allowed.
     """
     if task not in get_args(Task):
-        raise ValueError(f"task is {task!r}; allowed are {', '.join(get_args(Task))}")
+        raise ValueError(
+            f"task is {task!r}; allowed are {', '.join(get_args(Task))}, and None with a "
+            "classification loss of your own for labels that are none of these"
+        )
 
 
 def check_penalty(variance_weight: float, sampling_ratio: float, lambda_: float) -> None:

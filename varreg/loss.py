@@ -98,9 +98,9 @@ class PenalizedLoss(nn.Module):
     stays the mean over the samples of each process, and averaging lets the processes count alike,
     as it always does: it is that of all samples where they hold equally many. A penalty that
     draws must draw the same in every process. Call the criterion equally often in all of them.
-    What is not learned from is not synchronized: in eval mode and without gradients each
-    process has the penalty of its own batch, so that one can validate alone. Where no process
-    group is initialized there is one process.
+    What is not learned from is not synchronized: after :meth:`eval`, and under
+    ``torch.no_grad()``, each process has the penalty of its own batch, so that one can validate
+    alone. Where no process group is initialized there is one process.
 
     **A part of a batch.** With gradient accumulation the batch is each part: of :math:`N` samples
     in parts of :math:`m` the variance, and its gradient, is in expectation
@@ -129,7 +129,8 @@ class PenalizedLoss(nn.Module):
             ``classification``, if it has an attribute of this name. If nothing is left, it is 0.
         small_batch: What becomes of a batch with too few samples for the penalty, above all a last
             batch of one: ``"raise"`` refuses it, ``"skip"`` trains on it without, where the penalty
-            is a 0 that has a gradient of 0. With ``sync`` the batch is that of all processes.
+            is a 0 that has a gradient of 0. With ``sync`` the batch is that of all processes. A
+            class with one sample in it does not make a batch small: it has no variance.
         sync: Compute the penalty of the batches of all processes. Its ``GradientRatio`` is set to
             do the same.
         validate: Check values (finite losses, labels within the classes) as well as shapes,

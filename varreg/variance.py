@@ -80,8 +80,9 @@ def feature_variance(
     Raises:
         NonFiniteFeaturesError: If a feature is NaN or infinite.
         NotATensorError: If ``features`` is not a tensor.
+        SmallBatchError: If there is one sample only.
         ValueError: If ``features`` is not float16, bfloat16, float32 or float64, has fewer than
-            two axes, fewer than two samples or no feature, if ``sampling_ratio`` is outside
+            two axes, no sample or no feature, if ``sampling_ratio`` is outside
             (0, 1], or if ``generator`` cannot be used: it is none, ``torch.compile`` must not
             break the graph, or activation checkpointing computes its draw again.
 

@@ -103,7 +103,7 @@ def whole_batch(rank: int, name: str, share: str, weight: float | nn.Module = 0.
     alone = copy.deepcopy(model)
     ddp = DistributedDataParallel(model)
     together = PenalizedLoss("multiclass", penalty, copy.deepcopy(weight), 0.5, sync=True)
-    reference = PenalizedLoss("multiclass", penalty, copy.deepcopy(weight), 0.5)
+    reference, weight = PenalizedLoss("multiclass", penalty, 1.0), copy.deepcopy(weight)
     own = list(shares[rank])
     takes_head = "head_weight" in inspect.signature(penalty).parameters
     for step in range(3):
@@ -116,22 +116,20 @@ def whole_batch(rank: int, name: str, share: str, weight: float | nn.Module = 0.
 
         logits, features = alone(inputs[order] * scale)
         head = (alone.head.weight,) if takes_head else ()
-        expected = reference(logits, target[order], features, *head)
+        _, cross_entropy, value = reference(logits, target[order], features, *head)
         # The mean over the processes of their means, as averaged gradients have it.
         places = [[order.index(row) for row in rows] for rows in shares]
         means = [reference.cross_entropy(logits[at], target[order][at]) for at in places]
-        if isinstance(weight, nn.Module):
-            assert share == "equal"
-            total = expected.total
-        else:
-            total = 0.5 * sum(means) / 2 + weight * expected.penalty
+        mean = sum(means) / 2
+        strength = weight(mean, value, features) if isinstance(weight, nn.Module) else weight
         alone.zero_grad()
-        total.backward()
-        same(parts.penalty, expected.penalty)
+        (0.5 * mean + strength * value).backward()
+        same(parts.penalty, value)
         same(parts.cross_entropy, means[rank])
+        same(parts.total, 0.5 * means[rank] + strength * value)
         same(gradients(model), gradients(alone))
         if share == "equal":
-            same(total, expected.total)
+            same(mean, cross_entropy)
 
 
 def own_draws(rank: int, given: bool) -> None:
@@ -401,7 +399,8 @@ CHECKS: dict[str, Callable[[int], None]] = {
     if not (name == "three views" and share == "equal")
 }
 CHECKS |= {
-    f"weight {number}": partial(whole_batch, name=name, share="equal", weight=weight)
+    f"weight {number}, {share}": partial(whole_batch, name=name, share=share, weight=weight)
+    for share in SHARES
     for number, (name, weight) in enumerate(
         [
             ("feature_variance", weights.GradientRatio(0.3)),
