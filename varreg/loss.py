@@ -126,7 +126,8 @@ class PenalizedLoss(nn.Module):
             cross-entropy by default. In eval mode the cross-entropy counts, whatever this is,
             unless there is no task.
         ignore_index: Label of what the cross-entropy leaves out; by default that of
-            ``classification``, if it has an attribute of this name. If nothing is left, it is 0.
+            ``classification``, if it has an attribute of this name. If nothing is left, it is 0. A
+            penalty that reads the labels takes it for one more class.
         small_batch: What becomes of a batch with too few samples for the penalty, above all a last
             batch of one: ``"raise"`` refuses it, ``"skip"`` trains on it without, where the penalty
             is a 0 that has a gradient of 0. With ``sync`` the batch is that of all processes. A

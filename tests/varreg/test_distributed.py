@@ -93,7 +93,7 @@ def refused(message: str, call: Callable, *arguments: object, kind: type = Value
 
 
 def whole_batch(rank: int, name: str, share: str, weight: float | nn.Module = 0.7) -> None:
-    """Value and gradient are those of one process with the whole batch, over three steps."""
+    """Value and gradient are those of one process with the whole batch."""
     penalty = PENALTIES[name]
     views = inspect.signature(penalty).parameters.get("views")
     views = views.default if views else 1
@@ -106,8 +106,7 @@ def whole_batch(rank: int, name: str, share: str, weight: float | nn.Module = 0.
     reference, weight = PenalizedLoss("multiclass", penalty, 1.0), copy.deepcopy(weight)
     own = list(shares[rank])
     takes_head = "head_weight" in inspect.signature(penalty).parameters
-    for step in range(3):
-        scale = 1 + step  # the weights that set themselves see something new
+    for scale in (1, 2, 3) if isinstance(weight, nn.Module) else (1,):
         logits, features = ddp(inputs[own] * scale)
         head = (model.head.weight,) if takes_head else ()
         parts = together(logits, target[own], features, *head)

@@ -125,6 +125,21 @@ def test_options_compile_into_one_graph(options):
         torch.testing.assert_close(tuple(compiled(*given)), tuple(criterion(*given)))
 
 
+def test_a_generator_of_a_compiled_criterion_is_respected_or_refused():
+    def criterion() -> VariancePenalizedLoss:
+        own = torch.Generator().manual_seed(5)
+        return VariancePenalizedLoss("multiclass", 1.0, 0.2, generator=own)
+
+    given = torch.randn(12, 3), TARGET, torch.randn(12, 40)
+    eager, compiled = criterion(), torch.compile(criterion(), backend="eager")
+    torch.compiler.reset()
+    for _ in range(3):
+        torch.testing.assert_close(tuple(compiled(*given)), tuple(eager(*given)))
+    torch.compiler.reset()
+    with pytest.raises(Exception, match=r"leave generator out, .* compile without fullgraph=True"):
+        torch.compile(criterion(), backend="eager", fullgraph=True)(*given)
+
+
 # torch.compile itself looks at the gradient of what it finds after a break.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize(
