@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ from varreg import (
     weights,
 )
 from varreg.distributed import gather
+from varreg.lab.methods import METHODS
 
 WIDTH, CLASSES, CENTERS = 5, 3, torch.arange(15.0).sin().reshape(3, 5).double()
 PENALTIES: dict[str, Callable[..., Tensor]] = {
@@ -42,6 +44,13 @@ PENALTIES: dict[str, Callable[..., Tensor]] = {
     "variance_constancy-small": partial(penalties.variance_constancy, sample_size=3),
     "three views": partial(penalties.view_variance, views=3),
     "own": lambda logits, features: logits.logsumexp(0).square().sum() * features.std(),
+}
+# Those that the registry of methods makes of them, some with a state of their own.
+DATA = SimpleNamespace(task="multiclass", n_outputs=CLASSES)
+PENALTIES |= {
+    f"method {name}": changes.penalty
+    for name, method in METHODS.items()
+    if (changes := method.changes(0.1, DATA)).penalty not in {None, *PENALTIES.values()}
 }
 #: Rows of the whole batch in each process. Images 0 to 5 come in two views, or 0 to 3 in three.
 SHARES = {
@@ -95,18 +104,20 @@ def refused(message: str, call: Callable, *arguments: object, kind: type = Value
 def whole_batch(rank: int, name: str, share: str, weight: float | nn.Module = 0.7) -> None:
     """Value and gradient are those of one process with the whole batch."""
     penalty = PENALTIES[name]
-    views = inspect.signature(penalty).parameters.get("views")
+    asked = inspect.signature(getattr(penalty, "forward", penalty)).parameters
+    views = asked.get("views")
     views = views.default if views else 1
     shares = SHARES[share].get(views, SHARES["unequal"][views])
     order = list(range(12)) if views > 1 else [row for rows in shares for row in rows]
     (inputs, target), model = images(), network()
     alone = copy.deepcopy(model)
     ddp = DistributedDataParallel(model)
+    penalty, weight = copy.deepcopy((penalty, weight))
+    reference = PenalizedLoss("multiclass", copy.deepcopy(penalty), 1.0)
     together = PenalizedLoss("multiclass", penalty, copy.deepcopy(weight), 0.5, sync=True)
-    reference, weight = PenalizedLoss("multiclass", penalty, 1.0), copy.deepcopy(weight)
-    own = list(shares[rank])
-    takes_head = "head_weight" in inspect.signature(penalty).parameters
-    for scale in (1, 2, 3) if isinstance(weight, nn.Module) else (1,):
+    own, takes_head = list(shares[rank]), "head_weight" in asked
+    changes = isinstance(weight, nn.Module) or isinstance(penalty, nn.Module)
+    for scale in (1, 2, 3) if changes else (1,):
         logits, features = ddp(inputs[own] * scale)
         head = (model.head.weight,) if takes_head else ()
         parts = together(logits, target[own], features, *head)
