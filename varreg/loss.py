@@ -400,6 +400,11 @@ class VariancePenalizedLoss(PenalizedLoss):
         sync: bool = False,
         validate: bool = True,
     ) -> None:
+        if isinstance(variance_weight, nn.Module):
+            raise ValueError(
+                f"variance_weight is {variance_weight}; it must be a number: a weight that sets "
+                "itself goes into PenalizedLoss(task, feature_variance, weight)"
+            )
         check_weight("variance_weight", variance_weight)
         super().__init__(
             task,

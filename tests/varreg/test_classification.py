@@ -152,6 +152,22 @@ def test_settings_that_are_refused(settings, message):
         PenalizedLoss(penalty=feature_variance, weight=1.0, **settings)
 
 
+def test_a_weight_that_sets_itself_is_sent_where_it_belongs():
+    with pytest.raises(
+        ValueError, match=r"is GradientRatio\(.*it must be a number.* PenalizedLoss"
+    ):
+        VariancePenalizedLoss("multiclass", GradientRatio())
+
+
+def test_the_usual_loss_of_binary_labels_takes_them_as_ever():
+    logits, target, features = noise(8, 1), labels(8, 1, classes=2).double(), noise(8, 4)
+    own = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0).double())
+    parts = VariancePenalizedLoss("binary", 0.3, classification=own)(logits, target, features)
+    z, y = logits.numpy(), target.numpy()
+    each = np.logaddexp(0, -z) * y * 3 + np.logaddexp(0, z) * (1 - y)
+    assert parts.total.item() == pytest.approx(each.mean() + 0.3 * variance(features))
+
+
 def test_what_a_loss_returns_is_looked_at():
     given = noise(8, 3), labels(8), noise(8, 7)
     each = partial(F.cross_entropy, reduction="none")
