@@ -153,9 +153,7 @@ def test_settings_that_are_refused(settings, message):
 
 
 def test_a_weight_that_sets_itself_is_sent_where_it_belongs():
-    with pytest.raises(
-        ValueError, match=r"is GradientRatio\(.*must be a number.* PenalizedLoss"
-    ):
+    with pytest.raises(ValueError, match=r"is GradientRatio\(.*must be a number.* PenalizedLoss"):
         VariancePenalizedLoss("multiclass", GradientRatio())
 
 
