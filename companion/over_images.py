@@ -27,13 +27,19 @@ PAIRS = (("penalized", "baseline"), ("tuned", "baseline"), ("augmented", "baseli
 
 
 @lru_cache
-def labels(dataset: str, split: str, part: str, results: Path | None = None) -> np.ndarray:
+def labels(dataset: str, split: str | None, part: str, results: Path | None = None) -> np.ndarray:
     """The labels of a validation or test set, in the order of recorded predictions.
+
+    Args:
+        dataset: Name of the data set.
+        split: Which split of it; ``None`` for the official one.
+        part: ``"val"`` or ``"test"``.
+        results: Folder of the ledgers; default: the recorded results.
 
     Raises:
         LookupError: If the probe ``labels`` does not hold them.
     """
-    ledger = Ledger("labels", results)
+    ledger, split = Ledger("labels", results), split or "official"
     units = ledger.runs()
     if len(units):
         units = units[(units["dataset"] == dataset) & (units["split"] == split)]
@@ -100,7 +106,7 @@ def differences(
         said = Ledger(group["study"].iloc[0], results).all_predictions(group["key"], ("test",))
         if not said:
             continue
-        split = "official" if pd.isna(head["split"]) else head["split"]
+        split = None if pd.isna(head["split"]) else head["split"]
         truth = labels(head["dataset"], split, "test", results)
         logits = {
             (row.method, row.seed): said[row.key]["test"].logits

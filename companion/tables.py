@@ -151,6 +151,13 @@ def difference(
     return paired_difference(wide[method].to_numpy(), wide[reference].to_numpy())
 
 
+def mean_change(changes: Sequence[float] | None) -> PairedDifference | None:
+    """Mean of differences that are taken already, a value a pair; ``None`` where there is none."""
+    if changes is None or not len(changes):
+        return None
+    return paired_difference(changes, np.zeros(len(changes)))
+
+
 def differences(
     runs: pd.DataFrame,
     metrics: Sequence[str],
