@@ -13,8 +13,6 @@ from companion.studies import PREDICTED, ROBUSTNESS, STUDIES, specs
 from varreg.endings import ended
 from varreg.lab.runs import run_all
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.

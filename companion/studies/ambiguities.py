@@ -14,16 +14,6 @@ from companion.studies.chest_paper import KERAS
 from varreg.lab.runs import RunSpec
 from varreg.loss import PUBLISHED
 
-__all__ = [
-    "ALTERNATIVES",
-    "AS_RELEASED",
-    "LEARNING_RATES",
-    "SEEDS",
-    "Alternative",
-    "keys",
-    "specs",
-]
-
 SEEDS = range(5)
 AS_RELEASED = "as released"
 LEARNING_RATES = {"released": KERAS["learning_rate"], "paper": 1e-3}

@@ -14,16 +14,6 @@ import pandas as pd
 from varreg.lab.ledger import Ledger
 from varreg.lab.runs import MissingRunsError, RunSpec
 
-__all__ = [
-    "DATASETS",
-    "PAPER_GRID",
-    "SEEDS",
-    "WEIGHTS",
-    "best_weight_above_zero",
-    "mean_scores",
-    "specs",
-]
-
 SEEDS = range(100, 105)
 """Apart from those of ``chest`` and ``skin``, which use what is chosen with these."""
 

@@ -17,8 +17,6 @@ from companion.studies.rivals_tuning import (
 from varreg.lab.runs import MissingRunsError, RunSpec
 from varreg.loss import PUBLISHED
 
-__all__ = ["SEEDS", "block_specs", "specs"]
-
 STUDY = "rivals"
 SEEDS = range(20)
 

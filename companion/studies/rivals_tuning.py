@@ -15,20 +15,6 @@ from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
 from varreg.lab.runs import RunSpec
 
-__all__ = [
-    "BLOCKS",
-    "CANDIDATES",
-    "DATASETS",
-    "SEEDS",
-    "Block",
-    "block_specs",
-    "chosen_strengths",
-    "mean_scores",
-    "reference",
-    "specs",
-    "tuned",
-]
-
 STUDY = "rivals_tuning"
 
 SEEDS = range(1000, 1003)

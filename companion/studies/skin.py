@@ -4,8 +4,6 @@ from companion.studies.grid import DATASETS, MODELS, best_weight_above_zero
 from varreg.lab.runs import RunSpec
 from varreg.loss import PUBLISHED
 
-__all__ = ["SEEDS", "SPLITS", "specs"]
-
 SEEDS = range(20)
 SPLITS = ("paper", "lesion")
 

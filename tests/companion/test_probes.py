@@ -227,12 +227,8 @@ def test_temperature_of_a_baseline(small, source):
     assert table["temperature_used"].tolist() == [1.0, row["temperature"]] * 2
     before, after = (table.iloc[place]["cross_entropy"] for place in (0, 1))
     assert after < before
-    (spec,) = (
-        spec
-        for spec in specs(source)
-        if (spec.model, spec.method, spec.seed) == ("small_cnn", "baseline", 1)
-        and spec.split != "paper"
-    )
+    listed = specs(source, model="small_cnn", method="baseline", seed=1)
+    (spec,) = (spec for spec in listed if spec.split != "paper")
     run = runs.train_run(spec)
     logits = predict(run.model, data.test.images, run.fit.scaling)
     expected = classification_metrics(logits, data.test.labels, data.task)
