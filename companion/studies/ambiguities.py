@@ -105,7 +105,7 @@ def keys(alternative: Alternative, rate: str = "released") -> list[str]:
     Returns:
         Empty for an alternative that is a learning rate itself, with the paper's.
     """
-    return [spec.key for spec, its, base in _runs() if (its, base) == (alternative, rate)]
+    return [spec.key for spec, *of in _runs() if of == [alternative, rate]]
 
 
 def specs() -> list[RunSpec]:
