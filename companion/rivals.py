@@ -37,7 +37,7 @@ from companion.studies.rivals_tuning import (
     mean_scores,
     reference,
 )
-from companion.tables import mean_change
+from companion.tables import by_seed, mean_change
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
@@ -112,9 +112,8 @@ class Compared:
 
     def change(self, method: str, against: str, measure: str) -> pd.Series:
         """``method - against``, a value for each seed that both have."""
-        wide = self.runs.pivot(index="seed", columns="method", values=measure)
-        wide = wide.reindex(columns=[method, against])
-        return (wide[method] - wide[against]).dropna()
+        first, second = by_seed(self.runs, measure, method, against)
+        return first - second
 
     @cached_property
     def differences(self) -> pd.DataFrame:

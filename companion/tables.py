@@ -118,6 +118,35 @@ def with_gaps(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(**gaps)
 
 
+def by_seed(
+    runs: pd.DataFrame, metric: str, method: str, reference: str
+) -> tuple[pd.Series, pd.Series]:
+    """Values of two methods, over the seeds that both have.
+
+    Args:
+        runs: Rows of a ledger, of one data set, split and network.
+        metric: A column, as in ``"test_auroc"``.
+        method: The first method.
+        reference: The second one.
+
+    Raises:
+        ValueError: A seed comes twice: the rows mix settings that should be compared apart.
+    """
+    if runs.empty:
+        return pd.Series(dtype=float), pd.Series(dtype=float)
+    kept = runs[runs["method"].isin([method, reference])]
+    twice = kept.duplicated(["method", "seed"])
+    if twice.any():
+        first = kept[twice].iloc[0]
+        raise ValueError(
+            f"method {first['method']!r} has seed {first['seed']} more than once: select one data "
+            "set, split, size, network and setting before you compare"
+        )
+    wide = kept.pivot(index="seed", columns="method", values=metric)
+    wide = wide.reindex(columns=[method, reference]).dropna()
+    return wide[method], wide[reference]
+
+
 def difference(
     runs: pd.DataFrame, metric: str, method: str, reference: str = "baseline"
 ) -> PairedDifference | None:
@@ -135,20 +164,8 @@ def difference(
     Raises:
         ValueError: A seed comes twice: the rows mix settings that should be compared apart.
     """
-    if runs.empty:
-        return None
-    kept = runs[runs["method"].isin([method, reference])]
-    twice = kept.duplicated(["method", "seed"])
-    if twice.any():
-        first = kept[twice].iloc[0]
-        raise ValueError(
-            f"method {first['method']!r} has seed {first['seed']} more than once: select one data "
-            "set, split, size, network and setting before you compare"
-        )
-    wide = kept.pivot(index="seed", columns="method", values=metric).dropna()
-    if wide.empty or not {method, reference} <= set(wide.columns):
-        return None
-    return paired_difference(wide[method].to_numpy(), wide[reference].to_numpy())
+    first, second = by_seed(runs, metric, method, reference)
+    return paired_difference(first, second) if len(first) else None
 
 
 def mean_change(changes: Sequence[float] | None) -> PairedDifference | None:
