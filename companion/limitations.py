@@ -90,15 +90,14 @@ def resolution_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         tables.differences(runs, metrics, [("penalized", "baseline")]).assign(study=study)
         for study, runs in studies.items()
     ]
-    found = pd.concat(every, ignore_index=True)
-    found["half"] = (found["high"] - found["low"]) / 2
-    index = ["study", *tables.GROUP, "n"]
-    wide = found.pivot(index=index, columns="metric", values="half").reindex(columns=metrics)
-    rows = found.drop_duplicates(index)[index].join(wide, on=index)
-    columns = {"Study": "study"} | tables.HEAD | {"Pairs": "n"}
-    for name in metrics:
-        columns[f"Half-width, {tables.METRIC_NAMES[name]}"] = (name, ".3f")
-    return words.printed(rows, columns)
+    columns = {
+        "Study": "study",
+        **tables.HEAD,
+        "Pairs": "n",
+        "Metric": ("metric", lambda name: f"Half-width, {tables.METRIC_NAMES[name]}"),
+        "text": (["low", "high"], lambda low, high: words.number((high - low) / 2)),
+    }
+    return tables.spread(pd.concat(every, ignore_index=True), columns, metrics)
 
 
 def margins_table(differences: pd.DataFrame, factors: Sequence[float] = FACTORS) -> pd.DataFrame:
