@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import pandas as pd
@@ -50,31 +51,24 @@ def table(
         A row a study, network and measure taken; the temperature is a mean over seeds.
     """
     rows = []
-    for (source, model), group in (
-        [] if units.empty else units.groupby(["source", "model"], sort=False)
-    ):
-        temperature = group["temperature"].mean()
-        runs = tables.of_model(studies.get(source, pd.DataFrame()), model)
-        found = {
-            f"temperature, {temperature:.2f} on average": [
-                effect(group, details, metric) for metric in metrics
-            ]
-        }
-        for method in ("penalized", "augmented"):
-            effects = [tables.difference(runs, f"test_{metric}", method) for metric in metrics]
-            if None not in effects:
-                found[tables.METHOD_NAMES[method]] = effects
-        for name, effects in found.items():
-            row = {
-                "Data": source,
-                "Network": words.capital(tables.MODEL_NAMES[model]),
-                "What is done": name,
-                "Pairs": effects[0].n,
-            }
-            for metric, each in zip(metrics, effects, strict=True):
-                row[words.capital(tables.METRIC_NAMES[f"test_{metric}"])] = words.change(each)
-            rows.append(row)
-    return pd.DataFrame(rows)
+    for head, group in tables.groups(units, ["source", "model"]):
+        runs = tables.of_model(studies.get(head["source"], pd.DataFrame()), head["model"])
+        name = f"temperature, {group['temperature'].mean():.2f} on average"
+        found = {(name, metric): effect(group, details, metric) for metric in metrics}
+        for method, metric in itertools.product(("penalized", "augmented"), metrics):
+            change = tables.difference(runs, f"test_{metric}", method)
+            found[tables.METHOD_NAMES[method], metric] = change
+        rows += [(*head.values(), *what, each) for what, each in found.items() if each]
+    columns = {
+        "Data": "source",
+        "Network": ("model", lambda name: words.capital(tables.MODEL_NAMES[name])),
+        "What is done": "name",
+        "Pairs": ("change", lambda change: change.n),
+        "Metric": ("metric", lambda name: words.capital(tables.METRIC_NAMES[f"test_{name}"])),
+        "text": ("change", words.change),
+    }
+    long = pd.DataFrame(rows, columns=["source", "model", "name", "metric", "change"])
+    return tables.spread(long, columns, metrics)
 
 
 def phrase(
