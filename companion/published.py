@@ -116,21 +116,6 @@ class Shift:
         return 100 * (new / old - 1)
 
 
-@dataclass(frozen=True)
-class Topic:
-    """One decision of the protocol, and what the sources say about it.
-
-    Attributes:
-        name: The decision.
-        paper: What paper and report say.
-        released: What the released notebooks do.
-    """
-
-    name: str
-    paper: str
-    released: str
-
-
 #: (experiment, method, metric) -> what it is, and our column that holds the same.
 _QUANTITIES = {
     ("chest", None, "accuracy"): ("accuracy, threshold 0.5", "accuracy"),
@@ -237,98 +222,6 @@ SHIFTS: tuple[Shift, ...] = (
     Shift("chest", "augmented", "penalized", "loss", -46.62, TABLES["chest"]),
     Shift("skin", "baseline", "penalized", "accuracy", 17.62, TABLES["skin"]),
     Shift("skin", "baseline", "penalized", "loss", -49.96, TABLES["skin"]),
-)
-
-#: Where a source says nothing.
-SILENT = "not stated"
-#: Where we have no statement of it to compare with.
-UNKNOWN = "\u2013"
-
-#: What each source says about every decision of the protocol, in the order of a training run.
-PROTOCOL: tuple[Topic, ...] = (
-    Topic(
-        "chest data",
-        'named "NIH Chest X-ray"',
-        "downloads the paediatric pneumonia set of Kermany et al. (Kaggle)",
-    ),
-    Topic(
-        "splits, chest",
-        UNKNOWN,
-        "the folders of the download: 5,216 training, 16 validation, 624 test images",
-    ),
-    Topic(
-        "splits, skin",
-        UNKNOWN,
-        "at random by image, 80 / 10 / 10 %, random_state 42: a lesion can be on both sides",
-    ),
-    Topic(
-        "preprocessing",
-        "resize, normalize, contrast enhancement",
-        "resize to 224 pixels, divide by 255; no contrast enhancement",
-    ),
-    Topic("augmentation", "zoom and translation of 10 %", "the same"),
-    Topic(
-        "depth, skin",
-        "deeper than the chest network",
-        "the same four convolutions of 1x1 for both data sets",
-    ),
-    Topic("initial weights", SILENT, "Keras's defaults: Glorot-uniform kernels, zero biases"),
-    Topic("learning rate", "Adam, 0.001", "Adam, 0.0001; in the grid search 0.001"),
-    Topic("Adam's epsilon", SILENT, "Keras's default: 1e-7"),
-    Topic("batch size", SILENT, "32"),
-    Topic(
-        "epochs, chest",
-        "25 baseline, 20 penalized, 25 augmented",
-        "25 baseline, 30 penalized, 30 augmented",
-    ),
-    Topic("epochs, skin", "25", "10"),
-    Topic("patience", "25", "chest: 5; skin: 2; in the grid search 5"),
-    Topic(
-        "early stopping watches",
-        "validation loss",
-        "Keras's default: the total validation loss, so for the penalized model lambda times "
-        "cross-entropy plus penalty; best weights restored",
-    ),
-    Topic(
-        "features",
-        "features of the convolutional layers",
-        "the flattened output of the last pooling layer, passed to the loss in one tensor with "
-        "the predictions",
-    ),
-    Topic(
-        "penalized setting",
-        "best of the grid search",
-        "variance_weight 0.01, feature_sampling_ratio 0.2, lambda 0.5",
-    ),
-    Topic(
-        "grid search",
-        "finds the best setting",
-        "12 combinations; one network, recompiled but not re-initialized, so that weights carry "
-        "over; picked by accuracy on the validation images",
-    ),
-    Topic("seeds", SILENT, "one: 42"),
-    Topic(
-        "accuracy, chest",
-        "what the progress bar showed, where it can be traced",
-        "the progress bar and what evaluate() returned, which differ",
-    ),
-    Topic(
-        "accuracy, skin",
-        "called accuracy",
-        "baseline: the share of right classes; penalized model: only the last of the 7 columns is "
-        "compared, at a threshold of 0.5",
-    ),
-    Topic(
-        "AUC, skin",
-        UNKNOWN,
-        "Keras's AUC() with its defaults: labels and probabilities of all classes in one list, a "
-        "micro average, at 200 thresholds",
-    ),
-    Topic(
-        "loss",
-        "the total of each model, compared as it is",
-        "the same: half a cross-entropy plus a small penalty beside a whole one",
-    ),
 )
 
 
