@@ -6,7 +6,7 @@ Every function takes rows of ledgers, by study, or tables made from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from scipy import stats
@@ -100,18 +100,17 @@ def resolution_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return tables.spread(pd.concat(every, ignore_index=True), columns, metrics)
 
 
-def margins_table(differences: pd.DataFrame, factors: Sequence[float] = FACTORS) -> pd.DataFrame:
+def margins_table(differences: pd.DataFrame) -> pd.DataFrame:
     """Verdicts on the same comparisons with a smaller and a larger margin.
 
     Args:
         differences: As from :func:`companion.tables.differences`.
-        factors: Multiples of :data:`companion.verdicts.MARGIN`.
 
     Returns:
         A row a margin, and how often each verdict follows from it.
     """
     rows = []
-    for factor in factors if len(differences) else ():
+    for factor in FACTORS if len(differences) else ():
         margin = factor * verdicts.MARGIN
         said = [
             verdicts.of_difference(

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from companion import tables
+from companion.records import details
 from varreg.lab.ledger import Ledger
 from varreg.lab.metrics import auroc_pseudovalues
 from varreg.lab.statistics import crossed_difference
@@ -37,16 +38,14 @@ def labels(dataset: str, split: str | None, part: str, results: Path | None = No
         LookupError: If the probe ``labels`` does not hold them.
     """
     ledger, split = Ledger("labels", results), split or "official"
-    units = ledger.runs()
-    if len(units):
-        units = units[(units["dataset"] == dataset) & (units["split"] == split)]
-    if units.empty:
+    rows = details(ledger.runs(), ledger.curves())
+    if len(rows):
+        rows = rows.query("dataset == @dataset and split == @split and part == @part")
+    if rows.empty:
         raise LookupError(
             f"labels of {dataset}, split {split}, are not recorded; run: "
             "python -m companion run labels"
         )
-    rows = ledger.curves()
-    rows = rows[(rows["key"] == units.iloc[0]["key"]) & (rows["part"] == part)]
     return rows.sort_values("position")["label"].to_numpy(dtype=int)
 
 

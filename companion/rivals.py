@@ -335,12 +335,12 @@ def variation(blocks: Sequence[Compared]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def explained(runs: pd.DataFrame, measure: str = PRIMARY) -> dict[str, float]:
-    """Shares of the variation of a measure over a block: method, seed, and what is left.
+def explained(runs: pd.DataFrame) -> dict[str, float]:
+    """Shares of the variation of the primary outcome: method, seed, and what is left.
 
     Those of the sums of squares of a two-way layout without replicates.
     """
-    wide = runs.pivot(index="seed", columns="method", values=measure).dropna(axis=1)
+    wide = runs.pivot(index="seed", columns="method", values=PRIMARY).dropna(axis=1)
     values = wide.to_numpy()
     method, seed = (values.mean(axis).var() / values.var() for axis in (0, 1))
     return {"method": method, "seed": seed, "rest": 1 - method - seed}

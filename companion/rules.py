@@ -394,12 +394,9 @@ def _curve_gaps(records: Records, study: str, metric: str) -> dict[str, pd.Serie
     runs = _runs(records, study)
     if runs.empty:
         return {}
-    names = ["key", "method", "seed", "best_epoch"]
-    table = records[study].curves.merge(runs[names], on="key")
-    table = table[table["epoch"] == table["best_epoch"]]
-    ahead = tables.better(metric) * (table[f"train_{metric}"] - table[f"val_{metric}"])
-    table = table.assign(gap=ahead).dropna(subset="gap")
-    return {method: group.set_index("seed")["gap"] for method, group in table.groupby("method")}
+    table = details(runs, records[study].curves).query("epoch == best_epoch").set_index("seed")
+    gap = tables.better(metric) * (table[f"train_{metric}"] - table[f"val_{metric}"])
+    return dict(tuple(gap.dropna().groupby(table["method"])))
 
 
 def _settings(runs: pd.DataFrame) -> dict[str, tuple]:

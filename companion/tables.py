@@ -339,12 +339,11 @@ def of_model(runs: pd.DataFrame, model: str = "paper_cnn") -> pd.DataFrame:
     return runs if runs.empty else runs[runs["model"] == model]
 
 
-def recalls(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """Recall of every class, a row a run and class.
+def recalls(runs: pd.DataFrame) -> pd.DataFrame:
+    """Recall of every class on the test images, a row a run and class.
 
     Args:
         runs: Rows of a ledger, of one data set.
-        split: ``"train"``, ``"val"`` or ``"test"``.
 
     Returns:
         The columns of ``runs`` that name a run, ``class`` and ``recall``. The classes of HAM10000
@@ -353,7 +352,7 @@ def recalls(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     head = [*GROUP, "method", "seed"]
     rows = []
     for run in runs.to_dict("records"):
-        values = [float(value) for value in str(run[f"{split}_recall"]).split(";")]
+        values = [float(value) for value in str(run["test_recall"]).split(";")]
         numbered = [f"class {number}" for number in range(len(values))]
         names = SKIN_CLASSES if run["dataset"] == "ham10000" else numbered
         for name, value in zip(names, values, strict=True):
@@ -429,8 +428,8 @@ def chosen_weights(runs: pd.DataFrame, names: Sequence[str]) -> dict[str, float]
     return {row.model: float(row.variance_weight) for row in table.itertuples()}
 
 
-def pick_counts(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> pd.DataFrame:
-    """How often each setting wins when every seed chooses for itself.
+def pick_counts(runs: pd.DataFrame) -> pd.DataFrame:
+    """How often each setting wins when every seed chooses for itself by validation cross-entropy.
 
     A choice that changes from seed to seed is a choice by luck.
 
@@ -438,8 +437,8 @@ def pick_counts(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> pd.Dat
         A row a data set, split, network and setting: ``picked`` of ``seeds``.
     """
     rows = []
-    for head, scores in _scores_by_group(runs, metric):
-        winners = (better(metric) * scores).idxmax(axis=1).tolist()
+    for head, scores in _scores_by_group(runs, "val_cross_entropy"):
+        winners = scores.idxmin(axis=1).tolist()
         rows += [
             head
             | dict(zip(SETTING, setting, strict=True))

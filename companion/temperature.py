@@ -11,23 +11,20 @@ from companion import tables, verdicts, words
 from varreg.lab.statistics import PairedDifference, paired_difference
 
 
-def effect(
-    units: pd.DataFrame, details: pd.DataFrame, metric: str, part: str = "test"
-) -> PairedDifference | None:
-    """What dividing the logits by the fitted temperature does to a metric, paired by seed.
+def effect(units: pd.DataFrame, details: pd.DataFrame, metric: str) -> PairedDifference | None:
+    """What dividing the logits by the fitted temperature does to a test metric, paired by seed.
 
     Args:
         units: Rows of the probe ``temperature``, of one study and network.
         details: Its ``curves()``.
         metric: ``"cross_entropy"``, ``"ece"``, ``"accuracy"`` or ``"auroc"``.
-        part: ``"val"`` or ``"test"``.
 
     Returns:
         After minus before; ``None`` where nothing is recorded.
     """
     if units.empty:
         return None
-    mine = details[(details["part"] == part) & details["key"].isin(units["key"])]
+    mine = details[(details["part"] == "test") & details["key"].isin(units["key"])]
     # Two rows a unit, as trained and with the temperature, in this order.
     before, after = (mine.groupby("key", sort=False)[metric].nth(place) for place in (0, 1))
     return paired_difference(after.to_numpy(), before.to_numpy())
@@ -71,10 +68,8 @@ def table(
     return tables.spread(long, columns, metrics)
 
 
-def phrase(
-    units: pd.DataFrame, details: pd.DataFrame, source: str, metric: str, model: str = "paper_cnn"
-) -> str:
-    """What a temperature does to one metric of the test images, in words that follow from it."""
-    mine = units if units.empty else units[(units["source"] == source) & (units["model"] == model)]
+def phrase(units: pd.DataFrame, details: pd.DataFrame, source: str, metric: str) -> str:
+    """What a temperature does to a test metric of the paper's network, in words."""
+    mine = tables.of_model(units if units.empty else units[units["source"] == source])
     name = {"cross_entropy": "the test cross-entropy", "ece": "the calibration error"}[metric]
     return verdicts.phrase(effect(mine, details, metric), name)
