@@ -21,7 +21,6 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from companion import words
-from companion.figures.style import WIDTH
 from companion.over_images import labels
 from companion.studies import rivals
 from companion.studies.rivals_tuning import (
@@ -32,6 +31,7 @@ from companion.studies.rivals_tuning import (
     mean_scores,
     reference,
 )
+from companion.style import WIDTH
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS

@@ -22,7 +22,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from companion import words
 from companion.cost.growth import QUANTITIES, fitted
 from companion.cost.recordings import PLAIN, Recordings, Spread, network
-from companion.figures.style import BLUE, GREEN, GREY, RED, WIDTH, say_empty
+from companion.style import WIDTH, say_empty
+from varreg.lab.methods import BLUE, GREEN, GREY, RED
 
 #: One style a device, in the order of the recordings.
 DEVICES = ((BLUE, "o"), (RED, "D"), (GREEN, "s"), (GREY, "^"))

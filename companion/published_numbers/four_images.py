@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from companion import published, tables, words
-from companion.figures.style import COLORS, WIDTH, say_empty
 from companion.predictions import METHODS
 from companion.published import CHEST_IMAGES, RELEASED_LOG
+from companion.style import COLORS, WIDTH, say_empty
 from varreg.lab.statistics import wilson
 
 TOTAL = sum(CHEST_IMAGES["test"])

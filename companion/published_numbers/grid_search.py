@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from companion import tables, words
-from companion.figures.style import BLUE, RED, WIDTH, say_empty
 from companion.probes.bits import unpack
+from companion.style import WIDTH, say_empty
+from varreg.lab.methods import BLUE, RED
 from varreg.lab.statistics import mean_interval, paired_difference
 
 #: Ways to choose among the combinations of the search.

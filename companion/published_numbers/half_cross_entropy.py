@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from companion import published, words
-from companion.figures.style import GREY, RED, WIDTH
 from companion.published import RELEASED_LOG
 from companion.records import details
+from companion.style import WIDTH
+from varreg.lab.methods import GREY, RED
 
 
 def decomposition() -> pd.DataFrame:

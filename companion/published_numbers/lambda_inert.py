@@ -15,9 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from companion import tables, words
-from companion.figures.style import BLUE, WIDTH, say_empty
+from companion.style import WIDTH, say_empty
 from varreg.features import FeatureTap
 from varreg.lab.datasets import phantom
+from varreg.lab.methods import BLUE
 from varreg.lab.models import build
 from varreg.lab.runs import RunSpec
 from varreg.loss import VariancePenalizedLoss

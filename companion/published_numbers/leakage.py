@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from companion import tables, words
-from companion.figures.style import NETWORKS, WIDTH, say_empty
 from companion.probes.leakage import TRAINING
 from companion.published import SKIN_CLASSES
+from companion.style import NETWORKS, WIDTH, say_empty
 from varreg.lab.statistics import Interval, mean_interval
 
 EFFECTS = ["model", "quantity", "interval"]

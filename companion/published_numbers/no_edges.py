@@ -15,8 +15,9 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from companion import tables, verdicts, words
-from companion.figures.style import GREY, NETWORKS, PALE, WIDTH, say_empty
+from companion.style import NETWORKS, PALE, WIDTH, say_empty
 from varreg.lab.augment import shuffle_blocks
+from varreg.lab.methods import GREY
 from varreg.lab.models import PaperCNN, SmallCNN
 from varreg.lab.statistics import PairedDifference, mean_interval
 

@@ -14,9 +14,10 @@ from matplotlib.patches import Patch
 from scipy import optimize
 
 from companion import published, words
-from companion.figures.style import BLUE, COLORS, GREY, PALE, RED, WIDTH, say_empty
 from companion.predictions import BATCH, EPSILON, METHODS, bar_weights, progress_bar, running
 from companion.published import CHEST_IMAGES, RELEASED_BAR, RELEASED_LOG, TABLES
+from companion.style import COLORS, PALE, WIDTH, say_empty
+from varreg.lab.methods import BLUE, GREY, RED
 
 #: A printed number with four digits stands for all numbers this close to it.
 ROUNDING = 0.00005

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from companion import tables, words
-from companion.figures.style import NETWORKS, WIDTH, say_empty
 from companion.published import FEATURE_SAMPLING_RATIO
+from companion.style import NETWORKS, WIDTH, say_empty
 from varreg.variance import feature_variance
 
 

@@ -17,8 +17,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor, nn
 
 from companion import tables, words
-from companion.figures.style import BLUE, GREEN, NETWORKS, RED, WIDTH, say_empty
 from companion.probes.norms import variance_parts
+from companion.style import NETWORKS, WIDTH, say_empty
+from varreg.lab.methods import BLUE, GREEN, RED
 from varreg.lab.models import PaperCNN, SmallCNN
 from varreg.lab.statistics import Interval
 from varreg.variance import feature_variance

@@ -8,9 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import published, tables, words
-from companion.figures.style import BLUE, RED, WIDTH, say_empty
 from companion.predictions import released_accuracy
 from companion.published import RELEASED_LOG, SKIN_CLASSES
+from companion.style import WIDTH, say_empty
+from varreg.lab.methods import BLUE, RED
 
 
 def sevenths(table: pd.DataFrame) -> pd.DataFrame:

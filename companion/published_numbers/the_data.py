@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from companion import tables, words
-from companion.figures.style import COLORS, NETWORKS, PALE, RED, WIDTH, say_empty
 from companion.predictions import METHODS
 from companion.probes.thresholds import best_threshold, prior_corrected
 from companion.published import CHEST_IMAGES
+from companion.style import COLORS, NETWORKS, PALE, WIDTH, say_empty
+from varreg.lab.methods import RED
 from varreg.lab.statistics import Interval, PairedDifference, mean_interval, paired_difference
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}

@@ -1,7 +1,6 @@
-import matplotlib
 import pytest
 
-from companion import cost, figures
+from companion import cost
 from companion.cost import figures as cost_figures
 from tests.companion.synthetic_cost import (
     CPU,
@@ -13,9 +12,6 @@ from tests.companion.synthetic_cost import (
     throughput,
 )
 
-matplotlib.use("Agg")
-plt = matplotlib.pyplot
-
 FIGURES = {
     "overhead": cost_figures.overhead,
     "growth": cost_figures.growth,
@@ -23,13 +19,6 @@ FIGURES = {
     "throughput": cost_figures.throughput,
     "larger_than_memory": cost_figures.memory,
 }
-
-
-@pytest.fixture(autouse=True)
-def _style_and_no_open_figures():
-    figures.use_style()
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """What holds for every section: its figures are drawn, and nothing recorded is no error."""
 
-import matplotlib
 import pandas as pd
 import pytest
 
-from companion import figures, predictions, records, tables
+from companion import predictions, records, tables
 from companion.published_numbers import (
     four_images,
     grid_search,
@@ -30,15 +29,7 @@ from tests.companion.synthetic_numbers import (
     THRESHOLDS,
 )
 
-matplotlib.use("Agg")
 METRICS = ["test_accuracy", "test_cross_entropy"]
-
-
-@pytest.fixture(autouse=True)
-def _style_and_no_open_figures():
-    figures.use_style()
-    yield
-    matplotlib.pyplot.close("all")
 
 
 def of_seeds(seeds):
