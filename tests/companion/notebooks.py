@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from companion import tables
+import matplotlib.pyplot as plt
+
+from companion import tables, words
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
-def shown(name, results, monkeypatch, without=()):
-    """The tables that a notebook prints, from a folder of results.
+def run(name, results, monkeypatch, without=()):
+    """The tables that a notebook prints from a folder of results, and the facts that it glues.
 
-    Cells with one of the texts in ``without`` are left out.
+    Its figures are rendered. Cells with one of the texts in ``without`` are left out.
     """
-    found = []
-    monkeypatch.setattr(tables, "show", lambda table, raw=(): found.append(table))
+    shown, facts = [], {}
+    monkeypatch.setattr(tables, "show", lambda table, raw=(): shown.append(table))
+    monkeypatch.setattr(words, "glued", facts.update)
     scope = {"results": str(results)}
     for cell in json.loads((NOTEBOOKS / f"{name}.ipynb").read_text("utf-8"))["cells"]:
         source = "".join(cell["source"])
@@ -24,4 +27,6 @@ def shown(name, results, monkeypatch, without=()):
         left_out |= any(text in source for text in without)
         if cell["cell_type"] == "code" and not left_out:
             exec(source, scope)
-    return found
+    for number in plt.get_fignums():
+        plt.figure(number).canvas.draw()
+    return shown, facts

@@ -13,7 +13,7 @@ from companion.cost import recordings as cost
 from companion.cost.growth import fit_growth, fitted
 from companion.cost.recordings import QUESTIONS, Spread
 from companion.cost.tables import MEMORY, STEPS, table
-from tests.companion.notebooks import NOTEBOOKS, shown
+from tests.companion.notebooks import NOTEBOOKS, run
 from tests.companion.synthetic_cost import (
     CPU,
     GPU,
@@ -117,8 +117,9 @@ def test_the_ends_of_a_bootstrap_are_never_shown(tmp_path, monkeypatch):
         note = "x; medians of 3 turns with 95 % bootstrap intervals"
         record(tmp_path, question, rows, note=note)
     found = cost.gather(tmp_path)
-    printed = [each.to_csv() for each in shown("10_cost", tmp_path, monkeypatch)]
-    printed += [cost.source(found["ensemble"]), *summary.facts(found).values()]
+    shown, facts = run("10_cost", tmp_path, monkeypatch)
+    printed = [each.to_csv() for each in shown]
+    printed += [cost.source(found["ensemble"]), *facts.values()]
     for text in printed:
         assert not set(text.replace("[", " ").split()) & {"77.7", "88.8"}
         assert "bootstrap" not in text
@@ -225,7 +226,7 @@ def test_each_quantity_is_fitted(tmp_path):
 def test_the_chapter_names_the_device_only_where_there_are_several(devices, tmp_path, monkeypatch):
     for device in devices:
         record_all(tmp_path, device)
-    hardware, *found = shown("10_cost", tmp_path, monkeypatch)
+    (hardware, *found), facts = run("10_cost", tmp_path, monkeypatch)
     assert hardware.empty == (not devices)
     assert len(found) == 10
     for each in found:
@@ -234,6 +235,14 @@ def test_the_chapter_names_the_device_only_where_there_are_several(devices, tmp_
         assert set(each.get("Recordings", ())) == ({"1"} if devices else set())
         names = [name for name in (f"{CPU}, 2 threads", GPU) for _ in range(len(each) // 2)]
         assert each.get("Device", pd.Series()).tolist() == (names if len(devices) > 1 else [])
+    named = [words.DASH, f"{CPU}, 2 threads", f"{CPU}, 2 threads and {GPU}"][len(devices)]
+    assert facts.pop("cost_devices") == named
+    assert facts.pop("cost_gpus") == (GPU if GPU in devices else "none")
+    assert len(facts) == 19
+    for name, text in facts.items():
+        assert (text == words.DASH) == (not devices), name
+        several = f" on {CPU}, 2 threads and " in text and text.endswith(f" on {GPU}")
+        assert several == (len(devices) > 1), name
 
 
 def test_overhead_shows_milliseconds_without_and_ratios_with(on_cpu):
@@ -258,7 +267,7 @@ def test_networks_that_differ_between_devices_have_columns_of_their_own(tmp_path
 
 def test_growth_is_printed_with_units_and_without_a_signed_zero(tmp_path, monkeypatch):
     record_all(tmp_path)
-    found = shown("10_cost", tmp_path, monkeypatch)
+    found, _ = run("10_cost", tmp_path, monkeypatch)
     table = next(each for each in found if "Exponent" in each).set_index("Quantity")
     assert table["Exponent"].to_dict() == {
         "Images in a batch": "1.00",
@@ -311,22 +320,6 @@ def test_facts_are_medians_over_networks_and_all_single_recordings(tmp_path):
         record(tmp_path, "overhead", overhead(ratio=ratio))
     told = summary.facts(cost.gather(tmp_path))
     assert told["cost_step_all"] == "1.020 times (single recordings: 1.000 to 1.100)"
-
-
-def test_every_fact_names_the_device_where_there_are_several(on_both):
-    told = summary.facts(on_both)
-    assert told.pop("cost_gpus") == GPU
-    assert told.pop("cost_devices") == f"{CPU}, 2 threads and {GPU}"
-    for name, text in told.items():
-        assert f" on {CPU}, 2 threads and " in text, name
-        assert text.endswith(f" on {GPU}"), name
-
-
-def test_without_a_recording_every_fact_is_a_dash(on_cpu):
-    told = summary.facts({})
-    assert set(told) == set(summary.facts(on_cpu))
-    assert told.pop("cost_gpus") == "none"
-    assert set(told.values()) == {words.DASH}
 
 
 def test_the_source_of_a_section_names_hardware_recordings_and_settings(on_both, tmp_path):
