@@ -24,7 +24,6 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from companion import words
-from companion.figures.style import WIDTH
 from companion.over_images import labels
 from companion.probes.labels import PARTS
 from companion.studies import rivals
@@ -37,6 +36,7 @@ from companion.studies.rivals_tuning import (
     mean_scores,
     reference,
 )
+from companion.style import WIDTH
 from companion.tables import by_seed, mean_change
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.ledger import Ledger

@@ -17,7 +17,8 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from companion import cost, published, tables, verdicts, words
+from companion import published, tables, verdicts, words
+from companion.cost import recordings as cost
 from companion.probes.norms import variance_parts
 from companion.records import Evidence, details
 from varreg.lab.statistics import Interval, PairedDifference, prediction_interval

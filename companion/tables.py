@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 METHOD_NAMES = {name: method.title for name, method in METHODS.items()}
 MODEL_NAMES = {"paper_cnn": "paper's network", "small_cnn": "small CNN", "resnet18": "ResNet-18"}
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 DATASET_NAMES = {
     "chest_xray": "chest X-rays",
     "pneumoniamnist": "PneumoniaMNIST",
@@ -293,7 +294,6 @@ def published_table(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFra
     """:func:`against_published` as printed in the book."""
     table = against_published(runs, numbers)
     names = {"accuracy": "accuracy", "auroc": "AUC", "loss": "loss"}
-    splits = {"train": "training", "val": "validation", "test": "test"}
     same = {
         "Measured as it was (runs)": (
             ["same", "same_n"],
@@ -302,7 +302,7 @@ def published_table(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFra
     }
     columns = {
         "Model": "method",
-        "Number": (["split", "metric"], lambda split, name: f"{splits[split]} {names[name]}"),
+        "Number": (["split", "metric"], lambda split, name: f"{SPLIT_NAMES[split]} {names[name]}"),
         "Definition": "definition",
         "Published": ("printed", ".4f"),
         "On one scale": ("published", ".4f"),

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from companion import cost, rules
+from companion import rules
+from companion.cost import recordings as cost
 from companion.records import Evidence
 from tests.companion.synthetic import EMPTY, HARMS, HELPS, grid, row, study
 
