@@ -13,19 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from varreg.lab.csvtable import RESTORE, LedgerError, Table
 from varreg.lab.metrics import METRICS
 
-__all__ = [
-    "CURVE_COLUMNS",
-    "METRIC_COLUMNS",
-    "OUTCOME_COLUMNS",
-    "PROVENANCE_COLUMNS",
-    "SPLITS",
-    "check_curves",
-    "check_runs",
-    "contents",
-    "digest",
-    "settings_in",
-]
-
 SPLITS = ("train", "val", "test")
 CURVE_COLUMNS = (
     "key",

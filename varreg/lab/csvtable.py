@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["LedgerError", "Table", "read", "write"]
-
 RESTORE = "Nothing was changed. Restore the file from version control"
 # Thousands of logits in one field are more than the module expects.
 csv.field_size_limit(2**31 - 1)

@@ -14,8 +14,6 @@ import torch
 
 import varreg
 
-__all__ = ["checkout", "commit", "device_name", "stamp"]
-
 
 def checkout() -> Path | None:
     """Root folder of the checkout that the package runs from; ``None`` where it is installed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from varreg.lab.training import (
     Scaling,
     Settings,
     as_device,
+    check_choice,
     fit,
     predict,
     typed,
@@ -146,18 +147,14 @@ class RunSpec(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}; allowed are {', '.join(METHODS)}")
+        check_choice("method", self.method, METHODS)
         if self.split not in (None, *datasets.splits(self.dataset)):
             raise ValueError(
                 f"split of {self.dataset} is {self.split!r}; allowed are "
                 f"{', '.join(datasets.splits(self.dataset))}, or None for the first"
             )
-        for name, allowed in (("model", models.MODELS), ("init", get_args(models.Init))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}"
-                )
+        check_choice("model", self.model, models.MODELS)
+        check_choice("init", self.init, get_args(models.Init))
         check_penalty(self.variance_weight, self.feature_sampling_ratio, self.lambda_)
         check_weight("strength", self.strength)
         method = METHODS[self.method]
@@ -265,24 +262,19 @@ def train_run(
     spec: RunSpec,
     *,
     root: str | Path | None = None,
-    device: str | None = None,
-    progress: bool = False,
-    log_dir: str | Path | None = None,
     data: datasets.Dataset | None = None,
     model: nn.Module | None = None,
-    on_epoch: Callable[[int, nn.Module], None] | None = None,
+    **how: object,
 ) -> Trained:
     """Train one run; evaluate and record nothing.
 
     Args:
         spec: The run.
         root: Folder of the data, see :func:`varreg.lab.datasets.load`.
-        device: Default: CUDA if there is one.
-        progress: Show a progress bar over epochs on a terminal.
-        log_dir: Folder for TensorBoard event files.
         data: In place of the data set that the run names, which is then not loaded.
         model: Goes on from its weights; default: a new one with initial weights from the seed.
-        on_epoch: As in :func:`varreg.lab.training.fit`.
+        **how: ``device``, ``progress``, ``log_dir`` and ``on_epoch`` of
+            :func:`varreg.lab.training.fit`.
 
     Example:
         >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
@@ -303,21 +295,13 @@ def train_run(
             transform=changes.transform,
             step=changes.step,
             averaging=changes.averaging,
-            device=device,
-            progress=progress,
-            log_dir=log_dir,
-            on_epoch=on_epoch,
+            **how,
         )
     return Trained(model, data, result)
 
 
 def execute(
-    spec: RunSpec,
-    *,
-    root: str | Path | None = None,
-    device: str | None = None,
-    progress: bool = False,
-    log_dir: str | Path | None = None,
+    spec: RunSpec, *, root: str | Path | None = None, device: str | None = None, **how: object
 ) -> tuple[dict[str, object], list[dict[str, float]]]:
     """Train and evaluate one run; record nothing.
 
@@ -325,8 +309,7 @@ def execute(
         spec: The run.
         root: Folder of the data, see :func:`varreg.lab.datasets.load`.
         device: Default: CUDA if there is one.
-        progress: Show a progress bar over epochs on a terminal.
-        log_dir: Folder for TensorBoard event files.
+        **how: ``progress`` and ``log_dir`` of :func:`varreg.lab.training.fit`.
 
     Returns:
         The row of the run and one row an epoch, as :meth:`varreg.lab.ledger.Ledger.append`
@@ -338,13 +321,18 @@ def execute(
         >>> row["epochs_run"], len(curve), 0 < row["test_accuracy"] <= 1
         (1, 1, True)
     """
-    return _execute(spec, root=root, device=device, progress=progress, log_dir=log_dir)[:2]
+    return _execute(spec, root=root, device=device, **how)[:2]
 
 
 def _execute(
-    spec: RunSpec, *, device: str | None, robustness: bool = False, **how: object
+    spec: RunSpec,
+    *,
+    root: str | Path | None,
+    device: str | None,
+    robustness: bool = False,
+    **how: object,
 ) -> tuple[dict[str, object], list[dict[str, float]], Said]:
-    data = load_data(spec, how.pop("root", None))
+    data = load_data(spec, root)
     last: dict[str, torch.Tensor] = {}
 
     def keep_last(epoch: int, model: nn.Module) -> None:
@@ -353,8 +341,9 @@ def _execute(
             for split in PREDICTED:
                 last[f"{split}_last"] = predict(model, getattr(data, split).images, scaling)
 
-    on_epoch = keep_last if robustness else None
-    run = train_run(spec, device=device, data=data, on_epoch=on_epoch, **how)
+    if robustness:
+        how["on_epoch"] = keep_last
+    run = train_run(spec, data=data, device=device, **how)
     with _repeatable():
         logits = {
             split: predict(run.model, getattr(run.data, split).images, run.fit.scaling)
@@ -649,8 +638,7 @@ def run_all(
             such ``device``, or if the cluster cannot be used.
         ConnectionError: If the cluster is lost; what it had finished is recorded.
     """
-    if train not in get_args(Train):
-        raise ValueError(f"train is {train!r}; allowed are {', '.join(get_args(Train))}")
+    check_choice("train", train, get_args(Train))
     check_sweep(jobs, dask)
     limit = typed("limit", limit, "int | None")
     if limit is not None and limit < 0:

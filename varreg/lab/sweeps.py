@@ -24,8 +24,6 @@ import varreg
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-__all__ = ["carry_out", "check_sweep", "reuse_freed_memory"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

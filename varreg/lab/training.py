@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import numbers
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -148,10 +149,7 @@ class Settings:
             "normalize": Normalize,
             "precision": Precision,
         }.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(get_args(kind))}"
-                )
+            check_choice(name, getattr(self, name), get_args(kind))
 
     @classmethod
     def of(cls, settings: Settings | None, fields: Mapping[str, object]) -> Settings:
@@ -197,10 +195,7 @@ class Scaling:
             Scaling(mean=(0.5,), std=(0.5,))
         """
         _check_images(images)
-        if normalize not in get_args(Normalize):
-            raise ValueError(
-                f"normalize is {normalize!r}; allowed are {', '.join(get_args(Normalize))}"
-            )
+        check_choice("normalize", normalize, get_args(Normalize))
         channels = images.shape[1]
         if normalize == "unit":
             return cls((0.0,) * channels, (1.0,) * channels)
@@ -422,7 +417,7 @@ def fit(
         ):
             model.train()
             criterion.train()
-            seen = _Running(criterion, len(train))
+            seen = Seen(criterion, len(train))
             drawn = batches(len(train), settings.batch_size, order, train.home)
             for number, chosen in enumerate(drawn, 1):
                 images, labels = train.take(chosen)
@@ -445,7 +440,8 @@ def fit(
                 if averaged is not None:
                     averaged.update()
                 seen.add(parts, logits, labels)
-            seen.check_finite(f"epoch {epoch}, step {{step}}")
+            if failure := seen.failure(f"epoch {epoch}, step {{step}}"):
+                raise failure
             row = {"epoch": epoch, **seen.summary("train_")}
             model.eval()
             with nullcontext() if averaged is None else averaged.shown():
@@ -715,9 +711,19 @@ class Rows:
         self._space[self.filled : self.filled + len(rows)] = rows
         self.filled += len(rows)
 
+    def of(self, place: int) -> Rows:
+        """The part at this place of their first axis."""
+        part = copy.copy(self)
+        part._space = self._space[:, place]
+        return part
 
-class _Running:
-    """The metrics of an epoch, gathered batch by batch; each sample counts once."""
+
+class Seen:
+    """The metrics of an epoch, gathered batch by batch; each sample counts once.
+
+    All that is added may have an axis of members, behind that of the samples; then :meth:`of` gives
+    what each of them has seen.
+    """
 
     def __init__(self, criterion: Criterion, count: int) -> None:
         self.criterion, self.ends = criterion, [0]
@@ -725,24 +731,35 @@ class _Running:
 
     def add(self, parts: LossParts, logits: Tensor, labels: Tensor) -> None:
         self.ends.append(self.ends[-1] + len(labels))
-        self.parts.add(torch.stack(parts).detach().expand(len(labels), -1))
+        values = torch.stack(parts, -1).detach()
+        self.parts.add(values.expand(len(labels), *values.shape))
         self.logits.add(logits.detach())
         self.labels.add(labels)
 
-    def check_finite(self, place: str) -> None:
-        """Refuse an epoch with a loss that is NaN or infinite; waits for the device."""
+    def of(self, member: int) -> Seen:
+        own = copy.copy(self)
+        own.logits, own.labels, own.parts = (
+            rows.of(member) for rows in (self.logits, self.labels, self.parts)
+        )
+        return own
+
+    def failure(self, place: str) -> NonFiniteLossError | None:
+        """What is wrong with an epoch whose loss became NaN or infinite; waits for the device."""
         broken = ~torch.isfinite(self.parts.rows).all(1).cpu()
-        if broken.any():
-            row = int(broken.nonzero()[0])
-            place = place.format(step=bisect_right(self.ends, row))
-            raise not_finite(self.criterion, *self.parts.rows[row].tolist(), place)
+        if not broken.any():
+            return None
+        row = int(broken.nonzero()[0])
+        place = place.format(step=bisect_right(self.ends, row))
+        return not_finite(self.criterion, *self.parts.rows[row].tolist(), place)
 
     def summary(self, prefix: str) -> dict[str, float]:
         means = self.parts.rows.cpu().double().mean(0)
         row = dict(zip(LossParts._fields, means.tolist(), strict=True))
         logits, labels = self.logits.rows.cpu(), self.labels.rows.cpu()
-        row["accuracy"] = accuracy(logits, labels, self.criterion.task)
-        row["auroc"] = auroc(logits, labels, self.criterion.task)
+        # An infinite logit may have a finite loss.
+        known, task = bool(logits.isfinite().all()), self.criterion.task
+        row["accuracy"] = accuracy(logits, labels, task) if known else math.nan
+        row["auroc"] = auroc(logits, labels, task) if known else math.nan
         return {prefix + name: value for name, value in row.items()}
 
 
@@ -758,7 +775,7 @@ def _validate(
     place: str,
 ) -> dict[str, float]:
     criterion.eval()
-    seen = _Running(criterion, len(source))
+    seen = Seen(criterion, len(source))
     # Batches as large as in training, not as fit in memory: the feature variance is that within a
     # batch, and depends on its size.
     with torch.inference_mode(), autocast:
@@ -767,7 +784,8 @@ def _validate(
             logits = forward(scaling(images)).float()
             parts = _loss(criterion, logits, labels, tap.take(), head(), place)
             seen.add(parts, logits, labels)
-    seen.check_finite(place)
+    if failure := seen.failure(place):
+        raise failure
     return seen.summary("val_")
 
 
@@ -873,27 +891,29 @@ def typed(name: str, value: object, kind: str) -> object:
         >>> typed("epochs", 2.0, "int"), typed("patience", None, "int | None")
         (2, None)
     """
+    if value is None and kind.endswith(" | None"):
+        return None
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    match kind.removesuffix(" | None"):
-        case _ if value is None and kind.endswith(" | None"):
-            return None
-        case "int" if is_number and float(value).is_integer():
-            return int(value)
-        case "float" if is_number:
-            return float(value)
-        case "bool" if isinstance(value, (bool, np.bool_)):
-            return bool(value)
-        case "str" if isinstance(value, str):
-            return str(value)
-        case "int" | "float" | "bool" | "str":
-            wanted = {
-                "int": "a whole number",
-                "float": "a number",
-                "bool": "True or False",
-                "str": "a text",
-            }[kind.removesuffix(" | None")]
-            raise ValueError(
-                f"{name} is {value!r}; give {wanted}"
-                + (", or None" if kind.endswith(" | None") else "")
-            )
-    return value
+    kinds = {
+        "int": (int, is_number and float(value).is_integer(), "a whole number"),
+        "float": (float, is_number, "a number"),
+        "bool": (bool, isinstance(value, (bool, np.bool_)), "True or False"),
+        "str": (str, isinstance(value, str), "a text"),
+    }
+    if (plain := kind.removesuffix(" | None")) not in kinds:
+        return value
+    convert, fits, wanted = kinds[plain]
+    if not fits:
+        or_none = ", or None" if kind.endswith(" | None") else ""
+        raise ValueError(f"{name} is {value!r}; give {wanted}{or_none}")
+    return convert(value)
+
+
+def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
+    """Refuse what is none of a few names.
+
+    Raises:
+        ValueError: With the name, what was given and what is allowed.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")

@@ -19,8 +19,6 @@ from filelock import FileLock
 
 from varreg.lab.datasets.core import DatasetError, reading
 
-__all__ = ["cache_dir", "cached_array", "cached_files", "hash_bytes"]
-
 # Raise this when the same files would be decoded into other numbers.
 FORMAT = 1
 CHECKPOINT = 1.0  # seconds of decoding that a kill may cost, apart from what is under way

@@ -24,8 +24,6 @@ from varreg.lab.datasets.core import (
 )
 from varreg.lab.datasets.registry import load, names, splits
 
-__all__ = ["Entry", "catalogue", "check", "fetch"]
-
 NOT_OWN = "; the content was checked instead"
 KERMANY = "Kermany et al., Cell 172, 1122 (2018), doi:10.1016/j.cell.2018.02.010"
 TSCHANDL = "Tschandl et al., Scientific Data 5, 180161 (2018), doi:10.1038/sdata.2018.161"

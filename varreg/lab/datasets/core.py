@@ -17,21 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "CorruptDatasetError",
-    "Dataset",
-    "DatasetError",
-    "DatasetNotFoundError",
-    "DownloadError",
-    "Subset",
-    "Task",
-    "UnknownDatasetError",
-    "assemble",
-    "content_hash",
-    "open_file",
-    "reading",
-]
-
 Task = Literal["binary", "multiclass", "multilabel"]
 
 

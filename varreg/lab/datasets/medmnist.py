@@ -36,8 +36,6 @@ from varreg.lab.datasets.core import (
 )
 from varreg.lab.datasets.places import data_roots
 
-__all__ = ["download", "file_name", "find", "info", "load", "md5", "sizes", "task"]
-
 PARTS = ("train", "val", "test")
 TASKS: dict[str, Task] = {
     "binary-class": "binary",
