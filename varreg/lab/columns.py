@@ -91,7 +91,7 @@ def check_runs(runs: Table) -> None:
     if settings_in(runs.header):
         _check_settings(runs, whole)
     elif {"study", *PROVENANCE_COLUMNS} <= set(runs.header):
-        for number, row in enumerate(_records(runs)):
+        for number, row in enumerate(runs.records()):
             if row["key"] not in _unit_keys(row):
                 raise runs.refusal(
                     number, f"was changed: its settings do not belong to the key {row['key']}"
@@ -101,7 +101,7 @@ def check_runs(runs: Table) -> None:
 def _check_settings(runs: Table, whole: bool) -> None:
     from varreg.lab.runs import key_of_row
 
-    for number, row in enumerate(_records(runs)):
+    for number, row in enumerate(runs.records()):
         try:
             key = key_of_row(row)
         except ValueError as error:
@@ -150,12 +150,12 @@ def check_curves(curves: Table, runs: Table) -> None:
         _refuse_lost(curves, CURVE_COLUMNS)
     _check_values(curves, CURVE_COLUMNS[-1] if whole else None)
     epochs: dict[str, list[str]] = defaultdict(list)
-    for number, row in enumerate(_records(curves)):
+    for number, row in enumerate(curves.records()):
         epoch = row.get("epoch", "")
         if epoch and epoch in epochs[row["key"]]:
             raise curves.refusal(number, f"is epoch {epoch} of run {row['key']} a second time")
         epochs[row["key"]].append(epoch)
-    for row in _records(runs):
+    for row in runs.records():
         found = epochs[row["key"]]
         if whole:
             lost = set(found) != {str(epoch + 1) for epoch in range(int(row["epochs_run"]))}
@@ -178,15 +178,11 @@ def contents(runs: Table) -> dict[tuple[str, ...], dict[str, int]]:
     """
     found: dict[tuple[str, ...], dict[str, int]] = defaultdict(dict)
     if {"dataset", "dataset_sha256"} <= set(runs.header):
-        for number, row in enumerate(_records(runs)):
+        for number, row in enumerate(runs.records()):
             if row["dataset_sha256"]:
                 content = tuple(row.get(name, "") for name in CONTENT_COLUMNS)
                 found[content].setdefault(row["dataset_sha256"], number)
     return found
-
-
-def _records(table: Table) -> Iterator[dict[str, str]]:
-    return (dict(zip(table.header, row, strict=True)) for row in table.rows)
 
 
 def _is_whole(runs: Table) -> bool:
@@ -265,7 +261,7 @@ def _is_garbled(text: str) -> bool:
 def _check_decimal_points(table: Table) -> None:
     found: dict[str, list[tuple[float, int, str]]] = defaultdict(list)
     names = [name for name in table.header if name in {f"{s}_cross_entropy" for s in SPLITS}]
-    for number, row in enumerate(_records(table) if names else ()):
+    for number, row in enumerate(table.records() if names else ()):
         for name in names:
             if row[name]:
                 found[row["key"]].append((float(row[name]), number, name))

@@ -299,16 +299,14 @@ def _unknown_layers(model: nn.Module) -> list[str]:
     unknown = []
     for name, layer in model.named_modules():
         kind = type(layer)
-        own = any(True for _ in layer.parameters(recurse=False)) or any(
-            True for _ in layer.buffers(recurse=False)
-        )
-        is_leaf = not any(True for _ in layer.children())
+        own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+        holds_others = next(layer.children(), None) is not None
         known = (
             layer.groups == 1
             and layer.padding_mode == "zeros"
             and not isinstance(layer.padding, str)
             if kind is nn.Conv2d
-            else kind is nn.Linear or kind in CHANNELWISE or not (own or is_leaf)
+            else kind is nn.Linear or kind in CHANNELWISE or (holds_others and not own)
         )
         if not known:
             unknown.append(f"{name or 'the model'} ({kind.__name__})")

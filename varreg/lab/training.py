@@ -29,6 +29,7 @@ from varreg.checks import (
 )
 from varreg.features import FeatureTap
 from varreg.lab.augment import zoom_and_shift
+from varreg.lab.datasets.core import as_stored
 from varreg.lab.metrics import accuracy, auroc, classification_metrics
 from varreg.lab.steps import Averaging, Step, descend
 from varreg.loss import LossParts, PenalizedLoss, VariancePenalizedLoss
@@ -201,7 +202,7 @@ class Scaling:
             return cls((0.0,) * channels, (1.0,) * channels)
         # Exact, from how often each value occurs; a block at a time: the set may be larger than
         # memory.
-        stored = _stored(images)
+        stored = as_stored(images)
         occurs = torch.zeros(stored.shape[-1], 256, dtype=torch.float64)
         for block in stored.split(1024):
             for channel, counts in enumerate(occurs):
@@ -550,7 +551,7 @@ def in_blocks(
     if batch_size is not None:
         check_integer("batch_size", batch_size, 1)
     size = batch_size or EVALUATED_AT_ONCE.get(device.type, EVALUATED_AT_ONCE["cpu"])
-    stored, channels = _stored(images), images.shape[1]
+    stored, channels = as_stored(images), images.shape[1]
     results = Rows(len(images))
     with torch.inference_mode():
         while True:  # once for no image as well: what comes back has the shape of a result
@@ -603,7 +604,7 @@ class Source:
     """
 
     def __init__(self, subset: Subset, device: torch.device) -> None:
-        stored = _stored(subset.images)
+        stored = as_stored(subset.images)
         self.home = device if _has_room(device, stored) else stored.device
         self._stored, self._channels = stored.to(self.home), subset.images.shape[1]
         self._labels, self._device = subset.labels.to(self.home), device
@@ -624,15 +625,6 @@ class Source:
         rows = torch.empty(shape, dtype=whole.dtype, pin_memory=True)
         torch.index_select(whole, 0, chosen, out=rows)
         return rows.to(self._device, non_blocking=True)
-
-
-def _stored(images: Tensor) -> Tensor:
-    """Images as the data sets keep them, channels last: ``(N, ..., C)``, a view.
-
-    Grey images that are shown in colour, as a view that repeats their channel, have one again.
-    """
-    repeated = images.stride(1) == 0
-    return (images[:, :1] if repeated else images).movedim(1, -1)
 
 
 def _shown(stored: Tensor, channels: int) -> Tensor:

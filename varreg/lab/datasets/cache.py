@@ -54,35 +54,6 @@ def hash_bytes(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def cached_array(
-    key: str,
-    files: Sequence[str | Path],
-    shape: tuple[int, ...],
-    fill: Callable[[np.ndarray], None],
-) -> tuple[np.ndarray, str]:
-    """Return the decoded images, decoding all of them in one go when a file has changed.
-
-    Args:
-        key: data set, size and split, for the file's name.
-        files: what the images are decoded from.
-        shape: shape of the result.
-        fill: writes the images into an empty ``uint8`` array of that shape.
-
-    Returns:
-        What :func:`cached_files` returns.
-
-    Raises:
-        DatasetError: If the cache folder cannot be written or has too little space.
-    """
-
-    def fill_at_once(array: np.ndarray, done: int) -> Generator[int, None, None]:
-        if done < len(files):
-            fill(array)
-            yield len(files)
-
-    return cached_files(key, files, shape, fill_at_once)
-
-
 def cached_files(
     key: str,
     files: Sequence[str | Path],
