@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
@@ -36,6 +36,8 @@ from varreg.loss import LossParts, PenalizedLoss, VariancePenalizedLoss
 from varreg.variance import feature_variance
 
 if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
     from varreg.lab.datasets import Dataset, Subset
 
 __all__ = [
@@ -389,27 +391,33 @@ def fit(
     optimize = build_optimizer(model, settings)
     order, jitter = streams(settings.seed)
     averaged = Averaging(model, averaging) if averaging else None
-    log = _tensorboard(log_dir)
-    own_tap = tap is None
-    tap = FeatureTap(model) if own_tap else tap
-    if own_tap and compile:  # which layer it is shows in a pass, and changes what is compiled
-        with torch.inference_mode():
-            model.eval()(scaling(dataset.train.images[:2].to(device)))
-            tap.take()
-    # Compiled with the hook of the tap. Not into CUDA graphs: they write each step over the one
-    # before it, whose logits are still to be counted.
-    forward = torch.compile(model) if compile else model
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     history: list[dict[str, float]] = []
-    watch, best_state = Watch(settings.patience), {}
+    watch, best_state, own_tap = Watch(settings.patience), {}, tap is None
 
-    def head() -> Tensor | None:
-        """The weights of the linear layer that makes the logits."""
-        layer = model.get_submodule(tap.layer)
-        return layer.weight if isinstance(layer, nn.Linear) else None
+    def passed(batch: Tensor, target: Tensor, place: str) -> tuple[LossParts, Tensor]:
+        """The loss of a batch and its logits, with the weights as they are."""
+        with autocast:
+            logits = forward(batch).float()
+            features = tap.take()
+            if torch.is_grad_enabled():
+                features = _with_gradient(features, batch)
+            makes_logits = model.get_submodule(tap.layer)
+            head = makes_logits.weight if isinstance(makes_logits, nn.Linear) else None
+            return _loss(criterion, logits, target, features, head, place), logits
 
-    start = time.perf_counter()
-    try:
+    with (
+        nullcontext() if log_dir is None else _tensorboard(log_dir) as log,
+        FeatureTap(model) if own_tap else nullcontext(tap) as tap,
+    ):
+        if own_tap and compile:  # which layer it is shows in a pass, and changes what is compiled
+            with torch.inference_mode():
+                model.eval()(scaling(dataset.train.images[:2].to(device)))
+                tap.take()
+        # Compiled with the hook of the tap. Not into CUDA graphs: they write each step over the one
+        # before it, whose logits are still to be counted.
+        forward = torch.compile(model) if compile else model
+        start = time.perf_counter()
         if on_epoch is not None:
             on_epoch(0, model.eval())
         # Nothing to show where nobody looks: `disable=None` is silent off a terminal.
@@ -428,16 +436,7 @@ def fit(
                 if transform is not None:
                     batch, labels, target = transform(batch, labels, jitter)
                 place = f"epoch {epoch}, step {number}"
-
-                def passed(
-                    batch: Tensor = batch, target: Tensor = target, place: str = place
-                ) -> tuple[LossParts, Tensor]:
-                    with autocast:
-                        logits = forward(batch).float()
-                        features = _with_gradient(tap.take(), batch)
-                        return _loss(criterion, logits, target, features, head(), place), logits
-
-                parts, logits = step(passed, optimize)
+                parts, logits = step(partial(passed, batch, target, place), optimize)
                 if averaged is not None:
                     averaged.update()
                 seen.add(parts, logits, labels)
@@ -447,17 +446,7 @@ def fit(
             model.eval()
             with nullcontext() if averaged is None else averaged.shown():
                 place = f"the end of epoch {epoch}, on the validation split"
-                row |= _validate(
-                    forward,
-                    val,
-                    criterion,
-                    tap,
-                    head,
-                    scaling,
-                    settings.batch_size,
-                    autocast,
-                    place,
-                )
+                row |= _validate(passed, val, criterion, scaling, settings.batch_size, place)
                 history.append(row)
                 if on_epoch is not None:
                     on_epoch(epoch, model)
@@ -468,11 +457,6 @@ def fit(
                     best_state = {key: value.clone() for key, value in model.state_dict().items()}
             if watch.stopped:
                 break
-    finally:
-        if own_tap:
-            tap.remove()
-        if log is not None:
-            log.close()
     model.load_state_dict(best_state)
     model.eval()
     return Fit(history, watch.best_epoch, scaling, time.perf_counter() - start)
@@ -756,26 +740,21 @@ class Seen:
 
 
 def _validate(
-    forward: Callable[[Tensor], Tensor],
+    passed: Callable[[Tensor, Tensor, str], tuple[LossParts, Tensor]],
     source: Source,
     criterion: Criterion,
-    tap: FeatureTap,
-    head: Callable[[], Tensor | None],
     scaling: Scaling,
     batch_size: int,
-    autocast: torch.autocast,
     place: str,
 ) -> dict[str, float]:
     criterion.eval()
     seen = Seen(criterion, len(source))
     # Batches as large as in training, not as fit in memory: the feature variance is that within a
     # batch, and depends on its size.
-    with torch.inference_mode(), autocast:
+    with torch.inference_mode():
         for chosen in batches(len(source), batch_size, device=source.home):
             images, labels = source.take(chosen)
-            logits = forward(scaling(images)).float()
-            parts = _loss(criterion, logits, labels, tap.take(), head(), place)
-            seen.add(parts, logits, labels)
+            seen.add(*passed(scaling(images), labels, place), labels)
     if failure := seen.failure(place):
         raise failure
     return seen.summary("val_")
@@ -837,9 +816,7 @@ def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimiz
     return make(model.parameters(), eps=settings.adam_epsilon, **common)
 
 
-def _tensorboard(log_dir: str | Path | None) -> object | None:
-    if log_dir is None:
-        return None
+def _tensorboard(log_dir: str | Path) -> SummaryWriter:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
