@@ -45,6 +45,8 @@ LATER = tuple(f"{split}_keras_auc" for split in SPLITS)
 AMOUNTS = ("total", "cross_entropy", "feature_variance")
 # No network is so much worse on one split or epoch than on all others: a decimal point was lost.
 TOO_MUCH_WORSE = 1e5
+#: A number in the way of a spreadsheet: 1,5 or 95%.
+GARBLED = re.compile(r"[-+]?\d[\d.]*(,\d+|\s*%)")
 
 
 def digest(value: object) -> str:
@@ -212,12 +214,13 @@ def _check_values(table: Table, last: str | None) -> None:
     for at, name in enumerate(table.header):
         texts = table.column(name)
         needed = at <= end and name not in optional
-        amiss = _is_garbled if _mostly_numbers(texts) else None
+        given = [text for text in texts if text]
+        of_numbers = sum(_number(text) is not None for text in given) * 2 > len(given)
         for number, text in enumerate(texts):
             if not text and needed:
                 raise table.refusal(number, f"has no {name}")
             wanted = _wanted(name, text) if text else ""
-            if not wanted and amiss is not None and amiss(text):
+            if not wanted and of_numbers and GARBLED.fullmatch(text.strip()):
                 wanted = "a number with a decimal point"
             if wanted:
                 raise table.refusal(number, f"has the {name} {text!r}; it is {wanted}")
@@ -246,16 +249,6 @@ def _number(text: str) -> float | None:
         return None if "_" in text else float(text)
     except ValueError:
         return None
-
-
-def _mostly_numbers(texts: Sequence[str]) -> bool:
-    given = [text for text in texts if text]
-    return sum(_number(text) is not None for text in given) * 2 > len(given)
-
-
-def _is_garbled(text: str) -> bool:
-    """Whether a spreadsheet wrote a number in its own way: 1,5 or 95%."""
-    return bool(re.fullmatch(r"[-+]?\d[\d.]*(,\d+|\s*%)", text.strip()))
 
 
 def _check_decimal_points(table: Table) -> None:

@@ -479,17 +479,19 @@ def groups(jobs: Sequence[Job], device: torch.device | str | None = None) -> lis
     on_cuda = as_device(device).type == "cuda"
     alike: dict[object, list[Job]] = {}
     for place, job in enumerate(jobs):
-        together = on_cuda and isinstance(job, RunSpec) and _leaves_gpu_idle(job)
+        together = (
+            on_cuda
+            and isinstance(job, RunSpec)
+            and _can_stack(job)
+            and job.size <= LARGEST_SIZE
+            and _is_stackable(job.model)
+        )
         alike.setdefault(dataclasses.replace(job, seed=0) if together else place, []).append(job)
     return [
         same[first : first + MOST_MEMBERS]
         for same in alike.values()
         for first in range(0, len(same), MOST_MEMBERS)
     ]
-
-
-def _leaves_gpu_idle(spec: RunSpec) -> bool:
-    return _can_stack(spec) and spec.size <= LARGEST_SIZE and _is_stackable(spec.model)
 
 
 def _can_stack(spec: RunSpec) -> bool:
@@ -716,18 +718,18 @@ def _perform(
         LedgerError: If the data are others now; better known before the training than after.
     """
     first = task[0]
-    if isinstance(first, RunSpec):
-        content = tuple(str(getattr(first, name) or "") for name in CONTENT_COLUMNS)
-        before = known[first.study].get(content)
-        if before and (now := load_data(first, root).sha256) not in before:
-            raise LedgerError(
-                f"the data set {first.dataset} changed: the runs that {first.study} holds saw data "
-                f"with the hash {', '.join(sorted(before))}, and this is {now}. Give the data that "
-                "they had (see python -m varreg data check), or name another folder with results="
-            )
     if not isinstance(first, RunSpec):
         yield first.study, *first.execute(root=root, device=device), {}
-    elif len(task) == 1:
+        return
+    content = tuple(str(getattr(first, name) or "") for name in CONTENT_COLUMNS)
+    before = known[first.study].get(content)
+    if before and (now := load_data(first, root).sha256) not in before:
+        raise LedgerError(
+            f"the data set {first.dataset} changed: the runs that {first.study} holds saw data "
+            f"with the hash {', '.join(sorted(before))}, and this is {now}. Give the data that "
+            "they had (see python -m varreg data check), or name another folder with results="
+        )
+    if len(task) == 1:
         yield first.study, *_execute(first, root=root, device=device, robustness=robustness)
     else:
         for outcome in _execute_many(task, root, device):

@@ -589,7 +589,10 @@ class Source:
 
     def __init__(self, subset: Subset, device: torch.device) -> None:
         stored = as_stored(subset.images)
-        self.home = device if _has_room(device, stored) else stored.device
+        has_room = device.type != "cuda" or stored.device == device
+        if not has_room:  # half of the free memory is for the network
+            has_room = stored.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
+        self.home = device if has_room else stored.device
         self._stored, self._channels = stored.to(self.home), subset.images.shape[1]
         self._labels, self._device = subset.labels.to(self.home), device
 
@@ -615,14 +618,6 @@ def _shown(stored: Tensor, channels: int) -> Tensor:
     """A view of stored images as ``(N, C, ...)``."""
     images = stored.movedim(-1, 1)
     return images.expand(-1, channels, *images.shape[2:])
-
-
-def _has_room(device: torch.device, stored: Tensor) -> bool:
-    """Whether images may be kept on the device; half of its free memory is for the network."""
-    if device.type != "cuda" or stored.device == device:
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return stored.nbytes <= free / 2
 
 
 @dataclass
