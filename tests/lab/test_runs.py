@@ -4,10 +4,12 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -381,15 +383,23 @@ def test_a_damaged_ledger_is_found_before_the_training(tmp_path, trained):
     assert trained == [spec(0)]
 
 
-def test_a_run_that_fails_takes_no_finished_one_with_it(tmp_path, trained, monkeypatch):
+def at_two(monkeypatch, act: Callable[[], None]) -> None:
+    """Let something happen before the run with seed 2."""
     stand_in = runs._execute
 
-    def fail_at_two(spec: RunSpec, **arguments: object):
+    def execute_after(spec: RunSpec, **arguments: object):
         if spec.seed == 2:
-            raise RuntimeError("the power went off")
+            act()
         return stand_in(spec, **arguments)
 
-    monkeypatch.setattr(runs, "_execute", fail_at_two)
+    monkeypatch.setattr(runs, "_execute", execute_after)
+
+
+def test_a_run_that_fails_takes_no_finished_one_with_it(tmp_path, trained, monkeypatch):
+    def fail() -> None:
+        raise RuntimeError("the power went off")
+
+    at_two(monkeypatch, fail)
     with pytest.raises(RuntimeError, match="the power went off"):
         run_all([spec(seed) for seed in range(4)], results=tmp_path, progress=False)
     assert Ledger("try", tmp_path).runs()["seed"].tolist() == [0, 1]
@@ -408,18 +418,10 @@ def test_data_that_changed_are_noticed_before_the_training(tmp_path, trained, mo
 
 
 def test_a_ledger_that_is_deleted_on_the_way(tmp_path, trained, monkeypatch):
-    stand_in = runs._execute
-
-    def delete_at_two(spec: RunSpec, **arguments: object):
-        if spec.seed == 2:
-            (tmp_path / "try" / "runs.csv").unlink()
-            (tmp_path / "try" / "curves.csv").unlink()
-        return stand_in(spec, **arguments)
-
-    monkeypatch.setattr(runs, "_execute", delete_at_two)
-    with pytest.raises(LedgerError, match=r"no longer holds run .*the same call again: it trains"):
-        run_all([spec(seed) for seed in range(3)], results=tmp_path, progress=False)
-    monkeypatch.setattr(runs, "_execute", stand_in)
+    with monkeypatch.context() as patched:
+        at_two(patched, lambda: shutil.rmtree(tmp_path / "try"))
+        with pytest.raises(LedgerError, match=r"no longer holds run .*the same call again: it"):
+            run_all([spec(seed) for seed in range(3)], results=tmp_path, progress=False)
     assert len(run_all([spec(seed) for seed in range(3)], results=tmp_path, progress=False)) == 3
 
 
