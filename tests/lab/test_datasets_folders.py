@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -189,22 +190,24 @@ def test_wrong_layout(root, name, message):
     assert message in entry.state
 
 
-def test_missing_class_folder(chest):
-    (chest / "val" / "PNEUMONIA").rename(chest / "val" / "pneu")
-    with pytest.raises(datasets.CorruptDatasetError, match="no folder val/PNEUMONIA"):
-        datasets.load("chest_xray")
-
-
-def test_empty_class_folder(chest):
-    for path in (chest / "val" / "NORMAL").iterdir():
-        path.unlink()
-    with pytest.raises(datasets.CorruptDatasetError, match=r"val.NORMAL holds no image"):
-        datasets.load("chest_xray")
-
-
-def test_other_file(chest):
-    (chest / "val" / "NORMAL" / "notes.txt").write_text("x")
-    with pytest.raises(datasets.CorruptDatasetError, match=r"notes\.txt is not an image file"):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda val: (val / "PNEUMONIA").rename(val / "pneu"), "no folder val/PNEUMONIA"),
+        (lambda val: shutil.rmtree(val / "NORMAL"), "no folder val/NORMAL"),
+        (
+            lambda val: [path.unlink() for path in (val / "NORMAL").iterdir()],
+            r"val.NORMAL holds no image",
+        ),
+        (
+            lambda val: (val / "NORMAL" / "notes.txt").write_text("x"),
+            r"notes\.txt is not an image file",
+        ),
+    ],
+)
+def test_wrong_folder_of_a_class(chest, damage, message):
+    damage(chest / "val")
+    with pytest.raises(datasets.CorruptDatasetError, match=message):
         datasets.load("chest_xray")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import numbers
@@ -682,18 +681,12 @@ class Rows:
         self._space[self.filled : self.filled + len(rows)] = rows
         self.filled += len(rows)
 
-    def of(self, place: int) -> Rows:
-        """The part at this place of their first axis."""
-        part = copy.copy(self)
-        part._space = self._space[:, place]
-        return part
-
 
 class Seen:
     """The metrics of an epoch, gathered batch by batch; each sample counts once.
 
-    All that is added may have an axis of members, behind that of the samples; then :meth:`of` gives
-    what each of them has seen.
+    All that is added may have an axis of members, behind that of the samples; then
+    :meth:`of_members` gives what each of them has seen.
     """
 
     def __init__(self, criterion: Criterion, count: int) -> None:
@@ -707,12 +700,14 @@ class Seen:
         self.logits.add(logits.detach())
         self.labels.add(labels)
 
-    def of(self, member: int) -> Seen:
-        own = copy.copy(self)
-        own.logits, own.labels, own.parts = (
-            rows.of(member) for rows in (self.logits, self.labels, self.parts)
-        )
-        return own
+    def of_members(self) -> Iterator[Seen]:
+        whole = [rows.rows.cpu() for rows in (self.logits, self.labels, self.parts)]
+        for member in range(whole[0].shape[1]):
+            own = Seen(self.criterion, self.ends[-1])
+            own.ends = self.ends
+            for rows, values in zip((own.logits, own.labels, own.parts), whole, strict=True):
+                rows.add(values[:, member])
+            yield own
 
     def failure(self, place: str) -> NonFiniteLossError | None:
         """What is wrong with an epoch whose loss became NaN or infinite; waits for the device."""
