@@ -292,33 +292,39 @@ def test_no_step_waits_for_the_gpu(make_dataset, augment):
     assert waits(8) == once_an_epoch
 
 
-# ---------------------------------------------------------------- Adam, by hand
+# ---------------------------------------------------------------- optimizers, by hand
 
 
-@pytest.mark.parametrize(("optimizer", "decay"), [("adam", 0.0), ("adam", 0.1), ("adamw", 0.1)])
-@pytest.mark.parametrize("epsilon", [1e-8, 1e-2])
-def test_two_steps_equal_adam_by_hand(make_dataset, optimizer, decay, epsilon):
+@pytest.mark.parametrize(
+    ("optimizer", "decay", "epsilon"),
+    [
+        *(("adam", decay, epsilon) for decay in (0.0, 0.1) for epsilon in (1e-8, 1e-2)),
+        *(("adamw", 0.1, epsilon) for epsilon in (1e-8, 1e-2)),
+        *(("sgd", decay, 1e-8) for decay in (0.0, 0.1)),
+    ],
+)
+def test_two_steps_equal_those_by_hand(make_dataset, optimizer, decay, epsilon):
     data = make_dataset(size=4, counts=(8, 8, 8))
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 1))
     with torch.no_grad():
         model[1].weight.copy_(torch.linspace(-0.2, 0.2, 16))
         model[1].bias.fill_(0.1)
     data = replace(data, val=data.train)  # so that the second step is the better one
-    x = data.train.images.double().numpy().reshape(8, 16) / 255
+    x = np.c_[data.train.images.double().numpy().reshape(8, 16) / 255, np.ones(8)]
     y = data.train.labels.numpy()
     theta = np.append(np.linspace(-0.2, 0.2, 16), 0.1)
-    x = np.c_[x, np.ones(8)]
     rate, first, second = 0.05, np.zeros(17), np.zeros(17)
     for step in (1, 2):
         gradient = x.T @ (1 / (1 + np.exp(-x @ theta)) - y) / 8
-        if optimizer == "adam":
-            gradient = gradient + decay * theta
-        else:
+        if optimizer == "adamw":
             theta = theta * (1 - rate * decay)
+        else:
+            gradient = gradient + decay * theta
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
         unbiased = np.sqrt(second / (1 - 0.999**step))
-        theta = theta - rate * first / (1 - 0.9**step) / (unbiased + epsilon)
+        adam = first / (1 - 0.9**step) / (unbiased + epsilon)
+        theta = theta - rate * (gradient if optimizer == "sgd" else adam)
 
     model, result = train(
         data,
@@ -330,23 +336,6 @@ def test_two_steps_equal_adam_by_hand(make_dataset, optimizer, decay, epsilon):
         adam_epsilon=epsilon,
         normalize="unit",
     )
-    assert result.best_epoch == 2
-    parameters = nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
-    np.testing.assert_allclose(parameters, theta, atol=2e-6)
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_two_steps_equal_gradient_descent_by_hand(make_dataset, decay):
-    data = make_dataset(size=4, counts=(8, 8, 8))
-    data = replace(data, val=data.train)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 1))
-    theta = nn.utils.parameters_to_vector(model.parameters()).detach().double().numpy()
-    x = np.c_[data.train.images.double().numpy().reshape(8, 16) / 255, np.ones(8)]
-    for _ in range(2):
-        error = 1 / (1 + np.exp(-x @ theta)) - data.train.labels.numpy()
-        theta = theta - 0.05 * (x.T @ error / 8 + decay * theta)
-    settings = {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": decay}
-    _, result = train(data, model=model, batch_size=8, normalize="unit", **settings)
     assert result.best_epoch == 2
     parameters = nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
     np.testing.assert_allclose(parameters, theta, atol=2e-6)
