@@ -1,9 +1,15 @@
 """The studies that ask when the penalty helps."""
 
 import dataclasses
+from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
+from companion import when
 from companion.studies import WHEN, specs
 from companion.studies.few_images import METHODS
 from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
@@ -40,3 +46,114 @@ def test_fewer_images_are_seen_in_as_many_steps_up_to_a_limit():
         if spec.dataset == "pneumoniamnist"
     }
     assert steps == {0.05: 5, 0.1: 10, 0.25: 20, 0.5: 20, 1.0: 20}
+
+
+# ---------------------------------------------------------------- the page
+
+EFFECTS = {"baseline": 0.0, "feature_l2": -0.05, "tuned": -0.02, "augmented": -0.03}
+
+
+@pytest.fixture(params=["few_images", "wrong_labels", "networks"])
+def made_up(request, monkeypatch):
+    """Runs of a study in which methods gain in proportion to the share of the images."""
+    random, rows = np.random.default_rng(0), []
+    for spec in specs(request.param):
+        effect = EFFECTS.get(spec.method, 0.01) - 0.03 * (spec.augment and spec.strength > 0)
+        loss = 0.5 + 0.1 * np.sin(spec.seed) + effect * spec.train_share
+        loss += 0.005 * random.standard_normal()
+        metrics = {"test_cross_entropy": loss, "test_auroc": 1 - loss}
+        rows.append(dataclasses.asdict(spec) | {"key": spec.key} | metrics)
+    runs = pd.DataFrame(rows)
+    monkeypatch.setattr(when, "Ledger", lambda *_: SimpleNamespace(runs=lambda: runs))
+    return request.param, runs
+
+
+def test_differences_are_paired_and_corrected_level_by_level(made_up):
+    study, _ = made_up
+    for runs in when.recorded(study).values():
+        found = when.differences(runs)
+        assert found["level"].nunique() == {"few_images": 5}.get(study, 7)
+        primary = found[found["measure"] == "test_cross_entropy"]
+        assert len(primary) == 9 * found["level"].nunique()
+        level = primary["level"].iloc[-1]
+        mine = runs[runs["level"] == level]
+        wide = mine.pivot(index="seed", columns="method", values="test_cross_entropy")
+        rows = primary[primary["level"] == level].set_index("method")
+        raw = {}
+        for name in rows.index:
+            against = "augmented" if name.startswith("augmented_") else "none"
+            raw[name] = stats.ttest_rel(wide[name], wide[against]).pvalue
+            assert rows.loc[name, "mean"] == pytest.approx((wide[name] - wide[against]).mean())
+            assert rows.loc[name, "p"] == pytest.approx(raw[name])
+        least = min(raw, key=raw.get)
+        assert rows.loc[least, "p_holm"] == pytest.approx(9 * raw[least])
+        assert rows.loc[least, "text"].endswith("*")
+
+
+def test_a_data_set_of_which_a_run_is_missing_is_not_shown(made_up, monkeypatch):
+    study, runs = made_up
+    every = list(when.recorded(study))
+    assert every == list(dict.fromkeys(runs["dataset"]))
+    missing = SimpleNamespace(runs=lambda: runs.iloc[:-1])
+    monkeypatch.setattr(when, "Ledger", lambda *_: missing)
+    assert list(when.recorded(study)) == every[:-1]
+    monkeypatch.setattr(when, "Ledger", lambda *_: SimpleNamespace(runs=pd.DataFrame))
+    assert when.recorded(study) == {}
+
+
+def test_the_table_has_a_row_a_method_and_a_column_a_level(made_up):
+    study, _ = made_up
+    runs = next(iter(when.recorded(study).values()))
+    found = when.differences(runs)
+    shown = when.table(found)
+    assert list(shown.columns) == ["Method", *dict.fromkeys(runs["level"])]
+    assert shown["Method"].tolist()[:2] == ["Penalty, fixed weight", "Penalty, weight sets itself"]
+    first = found[(found["method"] == "fixed") & (found["measure"] == "test_cross_entropy")]
+    assert shown.iloc[0].tolist()[1:] == first["text"].tolist()
+    facts = when.facts(study, {"breastmnist": found})
+    assert facts[f"when_{study}_breastmnist_levels"] == found["level"].nunique()
+    assert facts[f"when_{study}_breastmnist_feature_l2_better"] > 0
+
+
+def test_where_curves_meet_is_the_first_interval_with_zero():
+    rows = {"5 %": (-0.3, -0.1), "10 %": (-0.2, 0.1), "25 %": (-0.1, -0.05)}
+    found = pd.DataFrame(
+        [
+            {"level": level, "method": "fixed", "measure": when.PRIMARY, "low": low, "high": high}
+            for level, (low, high) in rows.items()
+        ]
+    )
+    assert when.meeting(found, "fixed") == "10 %"
+    assert when.meeting(found[found["level"] != "10 %"], "fixed") == "none"
+
+
+def test_the_best_strength_is_that_of_the_lowest_mean_and_off_where_none_gains():
+    rows = [
+        {"level": level, "method": method, name: strength, "val_cross_entropy": loss + level_loss}
+        for level, gain in {"5 %": 1, "100 %": -1}.items()
+        for level_loss in (0.0, 0.2)
+        for method, name, strength, loss in (
+            ("baseline", "strength", 0.0, 0.5),
+            ("tuned", "variance_weight", 0.1, 0.5 - 0.1 * gain),
+            ("tuned", "variance_weight", 2.5, 0.5 - 0.2 * gain),
+            ("self_setting", "strength", 0.01, 0.45),
+        )
+    ]
+    shown = when.best_strengths(pd.DataFrame(rows))
+    title = "Penalized, best weight above 0"
+    assert shown["Images"].tolist() == ["5 %", "100 %"]
+    assert shown[title].tolist() == ["2.5", "off"]
+    assert shown[f"{title}: gain"].tolist()[0].startswith("\u22120.200")
+    assert shown["Penalty, weight sets itself"].tolist() == ["0.01", "0.01"]
+
+
+def test_curves_show_every_share(made_up):
+    study, _ = made_up
+    if study != "few_images":
+        pytest.skip("there is no number of images to draw over")
+    figure = when.curves(when.recorded(study))
+    for left, right in zip(figure.axes[::2], figure.axes[1::2], strict=True):
+        assert len(left.lines) == len(when.DRAWN)
+        assert len(right.lines) == len(when.REFERENCES) + 1
+        assert list(left.lines[0].get_xdata()) == [0.05, 0.1, 0.25, 0.5, 1.0]
+    plt.close(figure)

@@ -1,0 +1,238 @@
+"""The page about when the penalty helps: with few images, with wrong labels, in other networks.
+
+A level is what a study varies. Only data sets of which every run is recorded are shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from companion import style, words
+from companion.rivals import DATA, MEASURES, PRIMARY
+from companion.studies import few_images_weights, specs
+from companion.studies.few_images import METHODS as SETTINGS
+from companion.studies.few_images import SHARES
+from companion.tables import by_seed, mean_change
+from varreg.lab.ledger import Ledger
+from varreg.lab.methods import METHODS
+from varreg.lab.statistics import holm, mean_interval
+
+#: Name in ``few_images`` -> as printed.
+TITLES = {
+    name: METHODS[given["method"]].title
+    + ", augmented" * (given["method"] != "augmented" and given.get("augment", False))
+    for name, given in SETTINGS.items()
+} | {"fixed": "penalty, fixed weight"}
+#: What each method is compared with.
+REFERENCES = {
+    name: "augmented" if name.startswith("augmented_") else "none"
+    for name in SETTINGS
+    if name != "none"
+}
+NETWORKS = {
+    "small_cnn_half": "half as wide",
+    "small_cnn": "small CNN",
+    "small_cnn_wide": "three times as wide",
+    "small_cnn_norm": "batch normalization",
+    "paper_cnn": "paper's network",
+    "small_resnet": "residual",
+    "small_vit": "transformer",
+}
+#: Methods that the curves show: all of them would hide each other.
+DRAWN = ("none", "self_setting", "feature_l2", "augmented", "augmented_feature_l2")
+DASHES = {"augmented_feature_l2": "--", "augmented_smoothing": "--"}
+
+
+def recorded(study: str, results: Path | None = None) -> dict[str, pd.DataFrame]:
+    """Runs by data set, where all of its runs are recorded.
+
+    Args:
+        study: One of :data:`companion.studies.WHEN`.
+        results: Folder of the ledgers; default: the recorded results.
+
+    Returns:
+        As in the ledger, with the ``level`` as printed, and methods by the names in ``few_images``
+        but for ``few_images_weights``.
+    """
+    runs = Ledger(study, results).runs()
+    if runs.empty:
+        return {}
+    if study != few_images_weights.STUDY:
+        name_of = {_setting(given): name for name, given in SETTINGS.items()}
+        names = [name_of[_setting(run)] for run in runs.to_dict("records")]
+        runs = runs.assign(method=names)
+    runs = runs.assign(level=[_level(study, run) for run in runs.to_dict("records")])
+    by_key, found = runs.set_index("key", drop=False), {}
+    for dataset in dict.fromkeys(spec.dataset for spec in specs(study)):
+        keys = [spec.key for spec in specs(study) if spec.dataset == dataset]
+        if set(keys) <= set(by_key.index):
+            found[dataset] = by_key.loc[keys].reset_index(drop=True)
+    return found
+
+
+def _setting(run: Mapping[str, object]) -> tuple[object, bool]:
+    augments = run.get("augment", False) is True or run["method"] == "augmented"
+    return run["method"], augments
+
+
+def _level(study: str, run: Mapping[str, object]) -> str:
+    if study == "networks":
+        return NETWORKS[str(run["model"])]
+    if study == "wrong_labels":
+        kind = str(run["wrong_kind"]).replace("_", " ")
+        wrong = float(run["wrong_labels"])
+        return f"{words.percent(wrong)} {kind}" if wrong else "none"
+    return words.percent(float(run["train_share"]))
+
+
+def differences(
+    runs: pd.DataFrame, measures: Sequence[str] = (PRIMARY, "test_auroc")
+) -> pd.DataFrame:
+    """Every method against its reference at every level, over the seeds.
+
+    Args:
+        runs: Of one data set, as from :func:`recorded`.
+        measures: Columns of metrics.
+
+    Returns:
+        A row a level, method and measure: ``level, method, measure, mean, low, high, n, p, p_holm,
+        text``. Holm's correction is over the methods of a level, for the primary outcome; it is NaN
+        for the others. A star in the text is its p below 0.05.
+    """
+    rows = []
+    for level, mine in runs.groupby("level", sort=False):
+        for measure in measures:
+            found = {
+                name: mean_change(first - second)
+                for name, against in REFERENCES.items()
+                for first, second in [by_seed(mine, measure, name, against)]
+            }
+            adjusted = [math.nan] * len(found)
+            if measure == PRIMARY:
+                adjusted = holm([each.p for each in found.values()])
+            for (name, each), p in zip(found.items(), adjusted, strict=True):
+                row = {"level": level, "method": name, "measure": measure, "p_holm": p}
+                row |= {key: getattr(each, key) for key in ("mean", "low", "high", "n", "p")}
+                rows.append(row | {"text": words.change(each) + "*" * (p < 0.05)})
+    return pd.DataFrame(rows)
+
+
+def table(found: pd.DataFrame, measure: str = PRIMARY) -> pd.DataFrame:
+    """Differences as printed: a row a method, a column a level."""
+    rows = found[found["measure"] == measure]
+    wide = rows.pivot(index="method", columns="level", values="text")
+    wide = wide.loc[list(REFERENCES), list(dict.fromkeys(rows["level"]))]
+    return wide.rename(index=_title).rename_axis(index="Method", columns=None).reset_index()
+
+
+def meeting(found: pd.DataFrame, name: str) -> str:
+    """The first share of the images, from below, at which a method no longer differs, as printed.
+
+    *None* where its interval in the primary outcome excludes zero at every share.
+    """
+    rows = found[(found["measure"] == PRIMARY) & (found["method"] == name)]
+    includes = rows["level"][(rows["low"] <= 0) & (rows["high"] >= 0)]
+    return "none" if includes.empty else str(includes.iloc[0])
+
+
+def best_strengths(runs: pd.DataFrame) -> pd.DataFrame:
+    """The best strength at each share of the images, by mean validation cross-entropy, as printed.
+
+    Args:
+        runs: Of one data set in ``few_images_weights``.
+
+    Returns:
+        A row a share; for each method the strength, *off* where that is best, and what it gains.
+    """
+    rows = []
+    for level, mine in runs.groupby("level", sort=False):
+        off = mine.loc[mine["method"] == "baseline", "val_cross_entropy"].mean()
+        row = {"Images": level}
+        for method, setting in few_images_weights.METHODS.items():
+            scores = mine[mine["method"] == method].groupby(setting)["val_cross_entropy"].mean()
+            gain = scores.min() - off
+            title = words.capital(METHODS[method].title)
+            row[title] = words.short(scores.idxmin()) if gain < 0 else "off"
+            row[f"{title}: gain"] = words.number(min(gain, 0.0), signed=True)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def facts(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
+    """What the text of the page says in numbers, by name: ``when_STUDY_DATA_LEVEL_METHOD``.
+
+    Args:
+        study: Which.
+        every: By data set, as from :func:`differences`.
+    """
+    said: dict[str, object] = {}
+    for dataset, found in every.items():
+        head = f"when_{study}_{dataset}"
+        for row in found.itertuples():
+            level = row.level.replace(" %", "").replace("'", "").replace(" ", "_")
+            area = "_auroc" * (row.measure != PRIMARY)
+            said[f"{head}_{level}_{row.method}{area}"] = row.text.rstrip("*")
+        first = found[found["measure"] == PRIMARY]
+        stands = first["p_holm"] < 0.05
+        for name, rows in first.groupby("method"):
+            better = int((stands & (rows["mean"] < 0)).sum())
+            said[f"{head}_{name}_better"] = better
+            said[f"{head}_{name}_worse"] = int((stands & (rows["mean"] > 0)).sum())
+        said[f"{head}_levels"] = first["level"].nunique()
+    return said
+
+
+def curves(runs: Mapping[str, pd.DataFrame], measure: str = PRIMARY) -> Figure:
+    """A metric over the number of images: its level, and the difference from the reference.
+
+    Args:
+        runs: By data set, as from :func:`recorded` for ``few_images``.
+        measure: A column.
+    """
+    figure, axes = plt.subplots(
+        len(runs) or 1, 2, figsize=(9, 3.4 * (len(runs) or 1)), squeeze=False
+    )
+    for (left, right), (dataset, mine) in zip(axes, runs.items(), strict=False):
+        for name in DRAWN:
+            rows = mine[mine["method"] == name].groupby("train_share")[measure]
+            _curve(left, name, {share: mean_interval(list(each)) for share, each in rows})
+        found = differences(mine, [measure])
+        for name in REFERENCES:
+            rows = found[found["method"] == name]
+            _curve(right, name, dict(zip(SHARES, rows.itertuples(), strict=True)))
+        right.axhline(0, color="black", lw=0.8)
+        left.set_title(DATA[dataset].split(",")[0])
+        left.set_ylabel(f"test {MEASURES[measure][0]}")
+        right.set_ylabel("difference")
+        for ax in (left, right):
+            ax.set_xscale("log")
+            ax.set_xticks(SHARES)
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: words.percent(share)))
+            ax.set_xlabel("training images")
+    entries = {_title(name): _look(name) for name in SETTINGS}
+    style.legend(figure, entries, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _curve(ax: Axes, name: str, found: Mapping[float, object]) -> None:
+    ax.plot(list(found), [each.mean for each in found.values()], **_look(name))
+    lows, highs = ([getattr(each, end) for each in found.values()] for end in ("low", "high"))
+    ax.fill_between(list(found), lows, highs, color=_look(name)["color"], alpha=0.12, lw=0)
+
+
+def _look(name: str) -> dict[str, object]:
+    color = METHODS[str(SETTINGS[name]["method"])].color
+    return {"color": color, "ls": DASHES.get(name, "-"), "marker": "o", "ms": 4}
+
+
+def _title(name: str) -> str:
+    return words.capital(TITLES[name])
