@@ -71,12 +71,12 @@ def test_keeps_no_more_than_one_pass():
     model = network()
     tap = FeatureTap(model)
     model(torch.randn(3, 6))
-    first = weakref.ref(tap._features)
+    first = weakref.ref(tap._features["4"][0])
     model(torch.randn(3, 6))
     gc.collect()
     assert first() is None
     tap.remove()
-    assert tap._features is None
+    assert not tap._features
 
 
 def test_gradient_reaches_the_layers_before_the_tap():
@@ -406,7 +406,7 @@ def test_checkpointing_loses_no_gradient_and_leaves_nothing(use_reentrant, aroun
         model.zero_grad()
         checkpointed(images).backward()
         torch.testing.assert_close(model[0].weight.grad, expected)
-        assert tap._features is None
+        assert not tap._features
         assert not tap._passed
         with pytest.raises(RuntimeError, match="has not run"):
             tap.take()
@@ -553,7 +553,6 @@ def test_monai_resnet18():
             "capture is 'weights'; allowed are 'input' and 'output'",
         ),
         (network(), {"layer": 4}, "Sequential has no layer 4; it has 0, 1, 2, 3, 4"),
-        (network(), {"layer": ["4"]}, r"Sequential has no layer \['4'\]; it has"),
     ],
 )
 def test_refuses(model, arguments, message):
