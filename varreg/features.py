@@ -34,8 +34,9 @@ class FeatureTap(Generic[Taken]):
     features on which the paper computes its penalty. Which layer that is shows in the first pass
     through the model: it is the one whose output the model returns (as its ``logits``, where it
     names them), as it is, as a view or after an activation, or the only one that runs. Where that
-    leaves none or several, :meth:`take` refuses to guess. A linear layer in a wrapper that calls
-    it ``base_layer``, as those of LoRA do, counts as one with its wrapper.
+    leaves none or several, or another ran later and the model returns more than one tensor,
+    :meth:`take` refuses to guess. A linear layer in a wrapper that calls it ``base_layer``, as
+    those of LoRA do, counts as one with its wrapper.
 
     The tap is a forward hook, so register it before ``torch.compile``, and once the model has the
     layers that it will be trained with. It holds at most the features of the latest forward pass,
@@ -142,20 +143,19 @@ class FeatureTap(Generic[Taken]):
         layers = {name: module for name, module in self._model.named_modules() if name}
         linear = [name for name, module in layers.items() if _is_linear(module)]
         if not linear:
-            *_, last = "", *(name for name, module in layers.items() if [*module.parameters()])
-            last = last and f" (the last with weights is {_shown(self._model, last)})"
+            *_, last = "", *(name for name, one in layers.items() if hasattr(one, "weight"))
+            last = last and f" (the last with a weight is {_shown(self._model, last)})"
             raise ValueError(
                 f"{type(self._model).__name__} has no nn.Linear layer; name the layer whose "
                 f"input are the features{last}: {', '.join(layers)}"
             )
-        hidden = {name: why for name in linear if (why := _hidden(self._model, name))}
-        if len(hidden) == len(linear):
+        hidden = {name: why for name in layers if (why := _hidden(self._model, name))}
+        if hidden.keys() >= set(linear):
             raise ValueError(hidden[linear[-1]])
-        for name, module in layers.items():
-            if name not in hidden:
-                keep = self._keep_linear if name in linear else self._keep_other
-                hook = _Hook(partial(keep, name))
-                self._handles.append(module.register_forward_hook(hook))
+        for name in layers.keys() - hidden.keys():
+            keep = self._keep_linear if name in linear else self._keep_other
+            hook = _Hook(partial(keep, name))
+            self._handles.append(layers[name].register_forward_hook(hook))
         # DistributedDataParallel may return copies of what the model within it returns.
         model = self._model
         while isinstance(model, nn.parallel.DistributedDataParallel):
@@ -196,6 +196,7 @@ class FeatureTap(Generic[Taken]):
     ) -> None:
         features = output if self.capture == "output" else args[0] if args else None
         outputs = [output]
+        self._passed.pop(name, None)  # in the order in which they ran
         self._passed[name] = (*_noted(features), outputs)
         self._latest = name, outputs
         self._end_with_backward(self._let_go)
@@ -244,23 +245,29 @@ class FeatureTap(Generic[Taken]):
             ]
         # Of a layer within a layer that hands its output on, the outer one.
         found = [name for name in found if not any(name.startswith(f"{o}.") for o in found)]
-        if len(found) == 1:
+        last = next(reversed(passed), "")
+        if len(found) == 1 and (len(returned) == 1 or found == [last]):
             self.layers, self._doubt = (found[0],), ""
             self._keep(found[0], *passed[found[0]][:2])
             return
         self.layers = ()
         self._features.clear()
-        if found:
+        if len(found) == 1:
+            self._doubt = f"the model returns what {found[0]!r} makes, but {last!r} ran after it"
+        elif found:
             self._doubt = f"the model returns what {len(found)} linear layers make"
         elif passed:
             self._doubt = "the model returns what no linear layer makes"
         else:
             self._doubt = "no linear layer ran, or the tap came after torch.compile"
-        if passed:
+        if passed and len(found) != 1:
             names = [repr(name) for name in found or passed]
             self._doubt += f" ({', '.join(names if len(names) < 9 else ['...', *names[-4:]])})"
         if not found and latest and made(latest[1]):
-            self._doubt += f"; {_shown(self._model, latest[0])} makes it"
+            self._doubt += (
+                f"; {_shown(self._model, latest[0])}, makes it, and FeatureTap(model, "
+                f"{latest[0]!r}) takes what enters there"
+            )
 
     def _keep(self, name: str, features: object, version: int | None) -> None:
         if features is None:
@@ -306,7 +313,7 @@ class FeatureTap(Generic[Taken]):
                 f"{doubt}: which layer the features enter is in doubt; {part}name it: "
                 f"FeatureTap(model, layer), where layer is one of {', '.join(names)}"
             )
-        given = self._given if isinstance(self._given, (list, tuple)) else self.layers
+        given = self._given if isinstance(self._given, (list, tuple)) else ()
         missing = [name for name in self.layers if name not in kept and (not kept or name in given)]
         if missing or not kept:
             raise RuntimeError(
@@ -390,16 +397,17 @@ def _named(model: nn.Module, layer: str | Several) -> tuple[str, ...]:
     several = isinstance(layer, (list, tuple))
     chosen: dict[str, nn.Module] = {}
     for one in layer if isinstance(layer, (list, tuple)) else [layer]:
-        kind = isinstance(one, type) and issubclass(one, nn.Module)
-        if isinstance(one, str) and one in layers:
-            names = [one]
-        elif kind:
+        what = repr(one)
+        if isinstance(one, type):
+            what = f"of type {one.__name__}"
             names = [name for name, module in layers.items() if name and isinstance(module, one)]
+        elif not isinstance(one, str):
+            names = []
+        elif one in layers:
+            names = [one]
         else:
-            pattern = one if several and isinstance(one, str) else ""
-            names = [name for name in layers if name and fnmatchcase(name, pattern)]
+            names = [name for name in layers if several and name and fnmatchcase(name, one)]
         if not names:
-            what = f"of type {one.__name__}" if kind else repr(one)
             hint = f" (patterns go into a list: [{one!r}])" if not several and "*" in what else ""
             raise ValueError(
                 f"{type(model).__name__} has no layer {what}{hint}; it has "
@@ -479,4 +487,4 @@ def _same(first: Tensor, second: Tensor) -> bool:
     """Whether one tensor is the other, or a view of it."""
     if first is second or not shows_values():
         return first is second
-    return first.untyped_storage()._cdata == second.untyped_storage()._cdata
+    return bool(first.untyped_storage()._cdata == second.untyped_storage()._cdata)
