@@ -140,19 +140,19 @@ class FeatureTap(Generic[Taken]):
 
     def _seek(self) -> None:
         """Hook on every layer, to see which one makes the logits."""
-        layers = {name: module for name, module in self._model.named_modules() if name}
+        layers = dict(self._model.named_modules())
         linear = [name for name, module in layers.items() if _is_linear(module)]
         if not linear:
             *_, last = "", *(name for name, one in layers.items() if hasattr(one, "weight"))
             last = last and f" (the last with a weight is {_shown(self._model, last)})"
             raise ValueError(
                 f"{type(self._model).__name__} has no nn.Linear layer; name the layer whose "
-                f"input are the features{last}: {', '.join(layers)}"
+                f"input are the features{last}: {', '.join(name for name in layers if name)}"
             )
         hidden = {name: why for name in layers if (why := _hidden(self._model, name))}
         if hidden.keys() >= set(linear):
             raise ValueError(hidden[linear[-1]])
-        for name in layers.keys() - hidden.keys():
+        for name in layers.keys() - hidden.keys() - ({""} - set(linear)):
             keep = self._keep_linear if name in linear else self._keep_other
             hook = _Hook(partial(keep, name))
             self._handles.append(layers[name].register_forward_hook(hook))
@@ -209,7 +209,8 @@ class FeatureTap(Generic[Taken]):
             return
         latest = self._latest[1] if self._latest else []
         if not module._modules and not module._parameters and not module._buffers:
-            if latest and args and isinstance(args[0], Tensor) and _same(latest[-1], args[0]):
+            (entered,) = args if len(args) == 1 else (None,)
+            if latest and isinstance(entered, Tensor) and _same(latest[-1], entered):
                 latest.append(output)
         elif not (latest and _same(latest[-1], output)):  # not just handed on from within
             self._latest = name, [output]
@@ -230,18 +231,20 @@ class FeatureTap(Generic[Taken]):
         def made(outputs: list[Tensor]) -> bool:
             return any(_same(one, tensor) for one in outputs for tensor in returned)
 
-        found = [name for name, (_, _, outputs) in passed.items() if made(outputs[:1])]
+        outputs = {name: made_by_it for name, (_, _, made_by_it) in passed.items()}
+        found = [name for name, (first, *_) in outputs.items() if made([first])]
         if not found:  # an activation, which leaves as many numbers
             found = [
                 name
-                for name, (_, _, (first, *after)) in passed.items()
+                for name, (first, *after) in outputs.items()
                 if made([one for one in after if one.numel() == first.numel()])
             ]
-        if not found and len(passed) == 1:  # the logits, scaled or cast
+        if not found and len(outputs) == 1 and latest:  # the logits, scaled or cast
             found = [
                 name
-                for name, (_, _, (first, *_)) in passed.items()
-                if any(first.numel() == tensor.numel() for tensor in returned)
+                for name, (first, *_) in outputs.items()
+                if f"{name}.".startswith(f"{latest[0]}.")  # nothing but what is around it ran later
+                and any(first.numel() == tensor.numel() for tensor in returned)
             ]
         # Of a layer within a layer that hands its output on, the outer one.
         found = [name for name in found if not any(name.startswith(f"{o}.") for o in found)]

@@ -377,6 +377,24 @@ class Bilinear(nn.Module):
         return self.head(self.one(features), self.two(features))
 
 
+class Add(nn.Module):
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return first + second
+
+
+class Wide(nn.Module):
+    """A linear model of the images beside a deep one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.wide, self.deep = backbone(), nn.Linear(64, 3), nn.Linear(6, 3)
+        self.add = Add()
+
+    def forward(self, images: Tensor) -> Tensor:
+        deep, wide = self.body(images), self.wide(images.flatten(1))
+        return self.add(self.deep(deep), wide)
+
+
 class Distilled(nn.Module):
     """As timm's distilled transformers: two heads, in evaluation their mean."""
 
@@ -437,6 +455,11 @@ IN_DOUBT = {
         with_head(nn.Linear(6, 6), nn.Unflatten(1, (2, 3)), nn.Linear(3, 4), nn.AvgPool1d(2)),
         r"\('head.0', 'head.2'\); 'head.2', a Linear, makes it, and FeatureTap\(model, 'head.2'\)",
     ),
+    "a linear layer before, with as many outputs": (
+        convolutional(CONV, ("pool", nn.AdaptiveAvgPool2d((18, 12))), ("more", nn.Conv2d(3, 1, 1))),
+        r"\('gate.3'\); 'more', a Conv2d, makes it",
+    ),
+    "a sum that is a module": (Wide(), r"makes \('wide', 'deep'\): which"),
     "ten layers": (
         nn.Sequential(nn.Flatten(), *[nn.Linear(64, 64) for _ in range(10)], nn.LayerNorm(64)),
         r"\(\.\.\., '7', '8', '9', '10'\); '11', a LayerNorm, makes it",
@@ -477,6 +500,38 @@ def test_a_quantized_head_is_no_linear_layer():
             tap.take()
 
 
+def test_the_logits_of_the_only_linear_layer_may_be_scaled_within_a_part():
+    class Cosine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.scale = nn.Linear(6, 3), nn.Parameter(torch.ones(()))
+
+        def forward(self, features: Tensor) -> Tensor:
+            return self.fc(features) * self.scale
+
+    model = with_head(Cosine())
+    with FeatureTap(model) as tap:
+        model(IMAGES)
+        assert tap.take().shape == (4, 6)
+        assert tap.layer == "head.0.fc"
+
+
+def test_a_head_that_is_replaced_afterwards():
+    model = with_head(nn.Linear(6, 3))
+    with FeatureTap(model, "head.0") as tap:
+        model.head[0] = nn.Linear(6, 2)
+        model(IMAGES)
+        with pytest.raises(RuntimeError, match=r"'head\.0' has not run .* any change of the model"):
+            tap.take()
+
+
+def test_a_model_that_is_a_linear_layer():
+    with FeatureTap(model := nn.Linear(6, 2)) as tap:
+        model(batch := torch.rand(3, 6))
+        assert torch.equal(tap.take(), batch)
+        assert tap.layer == ""
+
+
 def test_a_part_that_is_called_instead_of_the_model():
     module = Lightning()
     with FeatureTap(module) as tap:
@@ -493,23 +548,35 @@ def test_a_part_that_is_called_instead_of_the_model():
 # ---------------------------------------------------------------- wrappers
 
 
-class Wrapped(nn.parallel.DistributedDataParallel):
-    """What the wrapper is to a tap, without a process group: it returns copies."""
+@pytest.fixture
+def process_group():
+    if not torch.distributed.is_available():
+        pytest.skip("this build of PyTorch has no torch.distributed")
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
 
-    def __init__(self, module: nn.Module) -> None:
-        nn.Module.__init__(self)
-        self.module = module
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.module(*inputs).clone()
-
-
-def test_distributed_data_parallel():
-    model = Wrapped(with_head(nn.Linear(6, 6), nn.Linear(6, 3)))
-    with FeatureTap(model) as outside, FeatureTap(model.module) as inside:
-        model(IMAGES)
-        assert torch.equal(outside.take(), inside.take())
-        assert (outside.layer, inside.layer) == ("module.head.1", "head.1")
+@pytest.mark.parametrize("unused", [False, True])  # where it is, the wrapper returns copies
+def test_distributed_data_parallel(process_group, unused):
+    model = with_head(nn.Linear(6, 6), nn.Linear(6, 3))
+    if unused:
+        model.body.unused = nn.Parameter(torch.zeros(1))
+    wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=unused)
+    with (
+        FeatureTap(wrapped) as outside,
+        FeatureTap(model) as inside,
+        FeatureTap(wrapped, ["module.body", "*.1"], capture="output") as several,
+    ):
+        logits = wrapped(IMAGES)
+        features = outside.take()
+        assert torch.equal(features, inside.take())
+        assert list(several.take()) == ["module.body.1", "module.body", "module.head.1"]
+        (logits.sum() + feature_variance(features)).backward()
+    assert (outside.layer, inside.layer) == ("module.head.1", "head.1")
+    assert model.body[0].weight.grad.any()
 
 
 def test_data_parallel_is_refused():
