@@ -144,7 +144,9 @@ class FeatureTap(Generic[Taken]):
         linear = [name for name, module in layers.items() if _is_linear(module)]
         if not linear:
             *_, last = "", *(name for name, one in layers.items() if hasattr(one, "weight"))
-            last = last and f" (the last with a weight is {_shown(self._model, last)})"
+            last = (
+                last and f" (the last with a weight is {last!r}, a {type(layers[last]).__name__})"
+            )
             raise ValueError(
                 f"{type(self._model).__name__} has no nn.Linear layer; name the layer whose "
                 f"input are the features{last}: {', '.join(name for name in layers if name)}"
@@ -199,7 +201,7 @@ class FeatureTap(Generic[Taken]):
         self._passed.pop(name, None)  # in the order in which they ran
         self._passed[name] = (*_noted(features), outputs)
         self._latest = name, outputs
-        self._end_with_backward(self._let_go)
+        self._end_with_backward()
 
     def _keep_other(
         self, name: str, module: nn.Module, args: tuple[object, ...], output: object
@@ -214,7 +216,7 @@ class FeatureTap(Generic[Taken]):
                 latest.append(output)
         elif not (latest and _same(latest[-1], output)):  # not just handed on from within
             self._latest = name, [output]
-            self._end_with_backward(self._let_go)
+            self._end_with_backward()
 
     def _keep_returned(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
         if torch.compiler.is_compiling():  # no memory to look at yet
@@ -227,27 +229,8 @@ class FeatureTap(Generic[Taken]):
         passed, latest = self._passed, self._latest
         self._passed, self._latest, self._returned = {}, None, None
         returned = list(_tensors(_logits(output)))
-
-        def made(outputs: list[Tensor]) -> bool:
-            return any(_same(one, tensor) for one in outputs for tensor in returned)
-
-        outputs = {name: made_by_it for name, (_, _, made_by_it) in passed.items()}
-        found = [name for name, (first, *_) in outputs.items() if made([first])]
-        if not found:  # an activation, which leaves as many numbers
-            found = [
-                name
-                for name, (first, *after) in outputs.items()
-                if made([one for one in after if one.numel() == first.numel()])
-            ]
-        if not found and len(outputs) == 1 and latest:  # the logits, scaled or cast
-            found = [
-                name
-                for name, (first, *_) in outputs.items()
-                if f"{name}.".startswith(f"{latest[0]}.")  # nothing but what is around it ran later
-                and any(first.numel() == tensor.numel() for tensor in returned)
-            ]
-        # Of a layer within a layer that hands its output on, the outer one.
-        found = [name for name in found if not any(name.startswith(f"{o}.") for o in found)]
+        outputs = {name: made for name, (_, _, made) in passed.items()}
+        found = _makers(outputs, returned, latest[0] if latest else "")
         last = next(reversed(passed), "")
         if len(found) == 1 and (len(returned) == 1 or found == [last]):
             self.layers, self._doubt = (found[0],), ""
@@ -255,21 +238,24 @@ class FeatureTap(Generic[Taken]):
             return
         self.layers = ()
         self._features.clear()
+        names = [repr(name) for name in found or passed]
+        listed = f"({', '.join(names if len(names) < 9 else ['...', *names[-4:]])})"
         if len(found) == 1:
             self._doubt = f"the model returns what {found[0]!r} makes, but {last!r} ran after it"
         elif found:
-            self._doubt = f"the model returns what {len(found)} linear layers make"
-        elif passed:
-            self._doubt = "the model returns what no linear layer makes"
-        else:
+            self._doubt = f"the model returns what {len(found)} linear layers make {listed}"
+        elif not passed:
             self._doubt = "no linear layer ran, or the tap came after torch.compile"
-        if passed and len(found) != 1:
-            names = [repr(name) for name in found or passed]
-            self._doubt += f" ({', '.join(names if len(names) < 9 else ['...', *names[-4:]])})"
-        if not found and latest and made(latest[1]):
-            self._doubt += (
-                f"; {_shown(self._model, latest[0])}, makes it, and FeatureTap(model, "
-                f"{latest[0]!r}) takes what enters there"
+        elif latest and _any_same(latest[1], returned):
+            name, kind = latest[0], type(self._model.get_submodule(latest[0])).__name__
+            self._doubt = (
+                f"the model returns what no linear layer makes {listed}; {name!r}, a {kind}, makes "
+                f"it, and FeatureTap(model, {name!r}) takes what enters there"
+            )
+        else:
+            self._doubt = (
+                f"the model returns what no linear layer makes {listed}; FeatureTap(model, "
+                f"{last!r}) takes what enters the last of them to run"
             )
 
     def _keep(self, name: str, features: object, version: int | None) -> None:
@@ -280,12 +266,12 @@ class FeatureTap(Generic[Taken]):
             )
         self._features.pop(name, None)
         self._features[name] = features, version
-        self._end_with_backward(self._let_go)
+        self._end_with_backward()
 
-    def _end_with_backward(self, let_go: Callable[[], None]) -> None:
+    def _end_with_backward(self) -> None:
         """What is computed once more during a backward pass is not kept beyond it."""
         if not torch.compiler.is_compiling() and in_backward():
-            torch.autograd.Variable._execution_engine.queue_callback(let_go)
+            torch.autograd.Variable._execution_engine.queue_callback(self._let_go)
 
     def _let_go(self) -> None:
         self._latest, self._returned = None, None
@@ -428,9 +414,16 @@ def _named(model: nn.Module, layer: str | Several) -> tuple[str, ...]:
 
 
 def _hidden(model: nn.Module, name: str) -> str:
-    """Why no hook can stand for a layer, if so: it is inside what compiles or copies it."""
-    around = model
-    for part in name.split(".") if name else ():
+    """Why no hook can stand for a layer, if so: because of what it is, or of what is around it."""
+    chain = [model]
+    for part in filter(None, name.split(".")):
+        chain.append(getattr(chain[-1], part))
+    if any(isinstance(module, torch.jit.ScriptModule) for module in chain):
+        return (
+            f"layer {name!r} is TorchScript, which takes no hooks from outside; let the "
+            "model return its features"
+        )
+    for around in chain[:-1]:
         if isinstance(around, nn.DataParallel):
             return f"layer {name!r} is inside an nn.DataParallel; {PARALLEL}"
         if hasattr(around, "_orig_mod"):
@@ -438,7 +431,6 @@ def _hidden(model: nn.Module, name: str) -> str:
                 f"layer {name!r} is inside what torch.compile returned, where a hook that comes "
                 "later may never run; tap the model first and compile it then"
             )
-        around = around.get_submodule(part)
     return ""
 
 
@@ -449,8 +441,32 @@ def _is_linear(module: nn.Module) -> bool:
     )
 
 
-def _shown(model: nn.Module, name: str) -> str:
-    return f"{name!r}, a {type(model.get_submodule(name)).__name__}"
+def _makers(outputs: dict[str, list[Tensor]], returned: list[Tensor], latest: str) -> list[str]:
+    """The linear layers of whose output something is returned.
+
+    Args:
+        outputs: What came out of each, at first and after what followed it.
+        returned: What the model returned.
+        latest: The latest layer to run, linear or not.
+    """
+    found = [name for name, (first, *_) in outputs.items() if _any_same([first], returned)]
+    if not found:  # after an activation, which leaves as many numbers
+        found = [
+            name
+            for name, (first, *after) in outputs.items()
+            if _any_same([one for one in after if one.numel() == first.numel()], returned)
+        ]
+    if (
+        not found and len(outputs) == 1
+    ):  # scaled or cast, if nothing but what is around it ran later
+        found = [
+            name
+            for name, (first, *_) in outputs.items()
+            if f"{name}.".startswith(f"{latest}.")
+            and any(first.numel() == tensor.numel() for tensor in returned)
+        ]
+    # Of a layer within a layer that hands its output on, the outer one.
+    return [name for name in found if not any(name.startswith(f"{outer}.") for outer in found)]
 
 
 def _noted(features: object) -> tuple[object, int | None]:
@@ -484,6 +500,10 @@ def _tensors(output: object) -> Iterator[Tensor]:
             yield from _tensors(value)
     elif is_dataclass(output):
         yield from _tensors(vars(output))
+
+
+def _any_same(some: list[Tensor], others: list[Tensor]) -> bool:
+    return any(_same(one, other) for one in some for other in others)
 
 
 def _same(first: Tensor, second: Tensor) -> bool:

@@ -432,9 +432,13 @@ IN_DOUBT = {
     "several heads": (Distilled(), r"what 2 linear layers make \('head', 'head_dist'\): which"),
     "the mean of two heads": (
         Distilled().eval(),
-        r"no linear layer makes \('head', 'head_dist'\): which",
+        r"no linear layer makes \('head', 'head_dist'\); FeatureTap\(model, "
+        r"'head_dist'\) takes what enters the last of them to run: which",
     ),
-    "a head that is not called": (Functional(), r"what no linear layer makes \('neck'\): which"),
+    "a head that is not called": (
+        Functional(),
+        r"what no linear layer makes \('neck'\); FeatureTap",
+    ),
     "the latent code beside what it becomes": (
         HuggingFace(lambda logits, hidden: (logits, hidden)),
         r"what 2 linear layers make \('vit.1', 'classifier'\): which",
@@ -459,7 +463,7 @@ IN_DOUBT = {
         convolutional(CONV, ("pool", nn.AdaptiveAvgPool2d((18, 12))), ("more", nn.Conv2d(3, 1, 1))),
         r"\('gate.3'\); 'more', a Conv2d, makes it",
     ),
-    "a sum that is a module": (Wide(), r"makes \('wide', 'deep'\): which"),
+    "a sum that is a module": (Wide(), r"makes \('wide', 'deep'\); FeatureTap"),
     "ten layers": (
         nn.Sequential(nn.Flatten(), *[nn.Linear(64, 64) for _ in range(10)], nn.LayerNorm(64)),
         r"\(\.\.\., '7', '8', '9', '10'\); '11', a LayerNorm, makes it",
@@ -613,6 +617,17 @@ def test_a_compiled_model_is_refused():
         model(IMAGES)
         assert tap.take().shape == (4, 6)
     torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+def test_torchscript_takes_no_tap():
+    model = nn.Sequential(torch.jit.script(backbone()), nn.Linear(6, 3))
+    with FeatureTap(model) as tap:  # the head is none
+        model(IMAGES)
+        assert tap.take().shape == (4, 6)
+    for layer in ("0", ["0.*"]):
+        with pytest.raises(ValueError, match=r"layer '0.*' is TorchScript, which takes no hooks"):
+            FeatureTap(model, layer)
 
 
 # ---------------------------------------------------------------- shared and repeated layers
