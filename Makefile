@@ -86,12 +86,13 @@ serve: ## serve the built book on http://localhost:8000, to this machine only
 	@test -f $(HTML)/index.html || $(MAKE) book
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(HTML) 8000
 
-lint: $(INSTALLED) ## ruff: check and format
+lint: $(INSTALLED) ## ruff: check and format; mypy: the types of the method
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean: ## remove what was built (the environment stays: rm -r .venv)
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find varreg companion tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call build,SOURCE,OUT): the book of SOURCE, into OUT/_build/html

@@ -259,7 +259,7 @@ def check_integer(
     """
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}; it must be an integer")
-    if not least <= value <= most:
+    if not least <= int(value) <= most:
         allowed = f"{least} or more" if most == math.inf else f"{least} to {most}"
         raise ValueError(f"{name} is {value}; it must be {allowed}")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from varreg.checks import check_integer, check_tensors, in_backward
 
@@ -72,10 +73,10 @@ def gather(tensor: Tensor, views: int = 1) -> Tensor:
             "alone: use sync=False, or gather before the transform"
         )
     sizes = _sizes(tensor, views)
-    parts = _Gather.apply(tensor, sizes)
+    parts: Tensor = _Gather.apply(tensor, sizes)  # type: ignore[no-untyped-call]
     if views == 1:
         return parts
-    split = [part.chunk(views) for part in parts.split(sizes)]
+    split = [part.chunk(views) for part in torch.split(parts, sizes)]
     return torch.cat([part[view] for view in range(views) for part in split])
 
 
@@ -107,7 +108,8 @@ def _sizes(tensor: Tensor, views: int) -> list[int]:
     needs_gradient = tensor.requires_grad and torch.is_grad_enabled()
     own = (tuple(tensor.shape), str(tensor.dtype), needs_gradient)
     found = [own] * dist.get_world_size()
-    with torch.cuda.device_of(tensor):  # which is where NCCL looks for the tensors of objects
+    # Which is where NCCL looks for the tensors of objects.
+    with torch.cuda.device_of(tensor):  # type: ignore[no-untyped-call]
         dist.all_gather_object(found, own)
     held = ", ".join(
         f"{shape} of {dtype}{' that needs a gradient' if needs else ''} in process {rank}"
@@ -132,7 +134,7 @@ class _Gather(torch.autograd.Function):
     """Forward, everybody's samples; backward, the gradient of one's own, times the processes."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, own: Tensor, sizes: list[int]) -> Tensor:
+    def forward(ctx: Any, own: Tensor, sizes: list[int]) -> Tensor:
         rank = dist.get_rank()
         ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         ctx.processes = len(sizes)
@@ -144,7 +146,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat([part[:size] for part, size in zip(received, sizes, strict=True)])
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         if torch.is_grad_enabled():
             raise ValueError(
                 "a second derivative through what sync=True gathers is not known to one process "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -229,15 +229,15 @@ class PenalizedLoss(nn.Module):
                 the penalty asks for ``head_weight`` and there is none.
         """
         check_tensors(logits=logits, target=target, features=features)
-        given = {
+        if "head_weight" in self._takes:
+            check_tensors(head_weight=head_weight)
+        batch: dict[str, Any] = {
             "features": features,
             "logits": logits,
             "target": target,
             "head_weight": head_weight,
         }
-        given = {name: given[name] for name in self._takes}
-        if "head_weight" in given:
-            check_tensors(head_weight=head_weight)
+        given: dict[str, Tensor] = {name: batch[name] for name in self._takes}
         if self._learns_together():  # first: what is refused below keeps no other process waiting
             given |= {
                 name: gather(value, self._views)
@@ -249,8 +249,9 @@ class PenalizedLoss(nn.Module):
         loss = cross_entropy
         if self.classification is not None and self.task is not None and self.training:
             loss = self._classification(logits, target)
-        sets_itself = isinstance(self.weight, nn.Module)
-        penalized = sets_itself or self.weight > 0
+        weight = self.weight
+        sets_itself = isinstance(weight, nn.Module)
+        penalized = isinstance(weight, nn.Module) or weight > 0
         # With a weight of 0 it is reported only: no gradient, and exactly the classification loss.
         if not penalized:
             given = {name: value.detach() for name, value in given.items()}
@@ -258,10 +259,10 @@ class PenalizedLoss(nn.Module):
             _check_gradient(logits, features, self._weight_name)
         penalty = self._penalty(given)
         total = loss if self.lambda_ == 1 else self.lambda_ * loss
-        if sets_itself:
-            total = total + self.weight(cross_entropy, penalty, features) * penalty
+        if isinstance(weight, nn.Module):
+            total = total + weight(cross_entropy, penalty, features) * penalty
         elif penalized:
-            total = torch.add(total, penalty, alpha=self.weight)
+            total = torch.add(total, penalty, alpha=weight)
         return PenalizedParts(total, cross_entropy, penalty)
 
     def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -279,7 +280,7 @@ class PenalizedLoss(nn.Module):
         """
         if self.task is None:
             return self._classification(logits, target)
-        settings = {"ignore_index": self.ignore_index, "validate": self.validate}
+        settings: dict[str, Any] = {"ignore_index": self.ignore_index, "validate": self.validate}
         try:
             return cross_entropy(logits, target, self.task, **settings)
         except ValueError as error:
@@ -297,6 +298,7 @@ class PenalizedLoss(nn.Module):
         return self.sync and self.training and torch.is_grad_enabled()
 
     def _classification(self, logits: Tensor, target: Tensor) -> Tensor:
+        assert self.classification is not None  # or there would be a task
         loss = self.classification(logits, target)
         check_tensors(**{"what classification returns": loss})
         if loss.ndim > 0:
@@ -425,13 +427,15 @@ class VariancePenalizedLoss(PenalizedLoss):
     @property
     def variance_weight(self) -> float:
         """:math:`w`."""
-        return self.weight
+        return cast(float, self.weight)
 
     @variance_weight.setter
     def variance_weight(self, weight: float) -> None:
         self.weight = weight
 
-    def forward(self, logits: Tensor, target: Tensor, features: Tensor) -> LossParts:
+    def forward(  # type: ignore[override]  # without head_weight
+        self, logits: Tensor, target: Tensor, features: Tensor
+    ) -> LossParts:
         """Compute the loss of one batch.
 
         Args:
@@ -531,9 +535,11 @@ def _rows(logits: Tensor, target: Tensor, task: Task) -> tuple[Tensor, Tensor]:
     if task != "binary" and target.shape == logits.shape:
         return per_channel(logits), per_channel(target)
     binary = task == "binary"
-    places = logits.shape if binary else logits.shape[:1] + logits.shape[2:]
+    of_logits = logits.shape if binary else logits.shape[:1] + logits.shape[2:]
     # An axis of one for the channel of the labels moves no pixel.
-    places, given = ([size for size in shape[1:] if size != 1] for shape in (places, target.shape))
+    places, given = (
+        [size for size in shape[1:] if size != 1] for shape in (of_logits, target.shape)
+    )
     if task == "multilabel" or places != given or logits.shape[:1] != target.shape[:1]:
         allowed = {
             "binary": "both must be (N, ...) or (N, 1, ...)",

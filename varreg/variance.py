@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from varreg.checks import (
     HALF,
@@ -110,7 +110,7 @@ def feature_variance(
     if sampled < count:
         dtype = torch.promote_types(flat.dtype, torch.float32)
         weights = _turned_comb(count, sampled, generator, dtype, flat.device)
-    variance = _Variance.apply(flat, weights)
+    variance: Tensor = _Variance.apply(flat, weights)  # type: ignore[no-untyped-call]
     if validate:
         check_finite(variance, features=features)
     return variance
@@ -243,7 +243,7 @@ class _Variance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, flat: Tensor, weights: Tensor | None) -> Tensor:
+    def forward(ctx: Any, flat: Tensor, weights: Tensor | None) -> Tensor:
         shift, (mean, variances) = None, _statistics(flat)
         value = _weighted(variances, weights)
         on_cpu = flat.device.type == "cpu"
@@ -258,7 +258,7 @@ class _Variance(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         flat, shift, mean, weights = ctx.saved_tensors
         scale = gradient * (-2 / (flat.numel() if weights is None else flat.shape[0]))
         if weights is not None:
@@ -266,6 +266,7 @@ class _Variance(torch.autograd.Function):
         if torch.is_grad_enabled():  # this pass is to be differentiated in its turn
             return -scale * centred(flat.to(mean.dtype)), None
         rest = flat if shift is None else flat - shift
+        out: Tensor | None
         if flat.dtype != mean.dtype:
             out = torch.empty_like(flat)
         else:
@@ -321,7 +322,8 @@ def _statistics(flat: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _has_tangent(features: Tensor) -> bool:
-    return forward_ad.unpack_dual(features).tangent is not None
+    dual = forward_ad.unpack_dual(features)  # type: ignore[no-untyped-call]
+    return dual.tangent is not None
 
 
 def _plain_variance(
@@ -356,5 +358,6 @@ def _in_order_of_memory(features: Tensor) -> Tensor:
 
     Convolutions in ``channels_last`` make features whose channels change fastest.
     """
-    inner = sorted(range(1, features.ndim), key=lambda axis: -features.stride(axis))
+    strides = features.stride()
+    inner = sorted(range(1, features.ndim), key=lambda axis: -strides[axis])
     return features.permute(0, *inner)

@@ -346,18 +346,13 @@ def tapped(rank: int, way: str) -> None:
 
 
 def tapped_outside(rank: int) -> None:
-    """A tap on the wrapper finds the layer, or refuses to guess where the wrapper copies."""
+    """A tap on the wrapper finds the layer, also where the wrapper returns copies."""
     inputs, _ = images()
     for settings in ({}, {"find_unused_parameters": True}, {"static_graph": True}):
         model = nn.Sequential(nn.Linear(4, WIDTH), nn.Tanh(), nn.Linear(WIDTH, CLASSES)).double()
         ddp = DistributedDataParallel(model, **settings)
         with FeatureTap(ddp) as tap:
             logits = ddp(inputs)
-            if settings:
-                refused(r"what no linear layer makes.*name it: FeatureTap", tap.take)
-                tap.remove()
-                tap = FeatureTap(ddp, "module.2")
-                logits = ddp(inputs)
             same(tap.take(), model[:2](inputs))
             assert tap.layer == "module.2"
         logits.sum().backward()
