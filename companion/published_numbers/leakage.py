@@ -18,6 +18,8 @@ from companion.style import NETWORKS, WIDTH
 from varreg.lab.statistics import Interval, mean_interval
 
 EFFECTS = ["model", "quantity", "interval"]
+#: As in :func:`worth`, and that of :func:`split_difference`.
+QUANTITIES = ["seen", "unseen", "raw", "memory", "control", "worth", "splits"]
 
 
 def by_lesion(images: pd.DataFrame) -> pd.DataFrame:
@@ -143,29 +145,15 @@ def split_difference(runs: pd.DataFrame, method: str = "baseline") -> pd.DataFra
     return pd.DataFrame(rows, columns=EFFECTS)
 
 
-def table(effects: pd.DataFrame) -> pd.DataFrame:
-    """All that is measured about seen lesions, as printed.
+def by_network(effects: pd.DataFrame) -> pd.DataFrame:
+    """Effects side by side: a row a ``model``, a column a quantity; ``None`` where not measured.
 
     Args:
         effects: Rows of :func:`worth` and :func:`split_difference` together.
     """
-    names = {
-        "seen": "Accuracy, lesion seen",
-        "unseen": "Accuracy, lesion unseen",
-        "memory": "Having seen it, on those images",
-        "control": "The same on unseen lesions",
-        "worth": "Worth in test accuracy",
-        "splits": "Image split minus lesion split",
-    }
-    shown = effects[effects["quantity"].isin(names)]
-    wide = shown.pivot(index="model", columns="quantity", values="interval")
-    wide = wide.reindex(shown["model"].unique()).where(wide.notna(), None)
-    columns = {"Network": ("model", lambda name: words.capital(tables.MODEL_NAMES[name]))} | {
-        name: (quantity, words.level if quantity in ("seen", "unseen") else words.change)
-        for quantity, name in names.items()
-        if quantity in wide
-    }
-    return words.printed(wide.reset_index(), columns)
+    wide = effects.pivot(index="model", columns="quantity", values="interval")
+    wide = wide.reindex(effects["model"].unique(), columns=QUANTITIES)
+    return wide.where(wide.notna(), None).reset_index()
 
 
 def facts(effects: pd.DataFrame, overlap: pd.DataFrame) -> dict[str, object]:
