@@ -153,7 +153,7 @@ def by_network(effects: pd.DataFrame) -> pd.DataFrame:
     """
     wide = effects.pivot(index="model", columns="quantity", values="interval")
     wide = wide.reindex(effects["model"].unique(), columns=QUANTITIES)
-    return wide.where(wide.notna(), None).reset_index()
+    return wide.astype(object).where(wide.notna(), None).reset_index()
 
 
 def facts(effects: pd.DataFrame, overlap: pd.DataFrame) -> dict[str, object]:
