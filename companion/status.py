@@ -9,8 +9,6 @@ from companion.studies import STUDIES, specs
 from varreg.lab.ledger import Ledger
 from varreg.lab.runs import MissingRunsError
 
-__all__ = ["status"]
-
 
 def status() -> str:
     """Say how many runs of each study and units of each probe are recorded, when and from what.
@@ -23,8 +21,9 @@ def status() -> str:
     Example:
         >>> [line.partition(":")[0] for line in status().splitlines()]
         ['chest_paper', 'chest', 'skin_paper', 'skin', 'grid', 'edges', 'inert_lambda',
-         'ambiguities', 'rivals_tuning', 'rivals', 'predictions', 'carried', 'norms', 'sampling',
-         'leakage', 'thresholds', 'temperature', 'labels', 'rows from commit ...']
+         'ambiguities', 'rivals_tuning', 'rivals', 'few_images', 'few_images_weights',
+         'wrong_labels', 'networks', 'predictions', 'carried', 'norms', 'sampling', 'leakage',
+         'thresholds', 'temperature', 'labels', 'rows from commit ...']
     """
     lines, states = [], Counter()
     for study in (*STUDIES, *PROBES):

@@ -135,12 +135,12 @@ class _ViewVariance(nn.Module):
         super().__init__()
         self.of_logits = of_logits
 
-    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+    def forward(self, features: Tensor, logits: Tensor, views: int = 2) -> Tensor:
         if not self.training:
             return features.new_zeros(())
         if self.of_logits:
-            return penalties.logit_view_variance(logits, validate=False)
-        return penalties.view_variance(features, validate=False)
+            return penalties.logit_view_variance(logits, views, validate=False)
+        return penalties.view_variance(features, views, validate=False)
 
 
 def _over_views(title: str, *, of_logits: bool) -> Method:
@@ -193,10 +193,6 @@ def _head_l2(head_weight: Tensor) -> Tensor:
     return head_weight.square().sum() / 2
 
 
-def _own_weight(rho: float) -> nn.Module:
-    return weights.GradientRatio(rho)
-
-
 #: Every method, in the order of tables and figures.
 METHODS: dict[str, Method] = {
     "baseline": Method(title="baseline"),
@@ -208,7 +204,7 @@ METHODS: dict[str, Method] = {
         "penalty, weight sets itself",
         feature_variance,
         GREEN,
-        weight=_own_weight,
+        weight=weights.GradientRatio,
         strength="rho",
     ),
     "warmed_up": _penalty(
@@ -252,7 +248,7 @@ METHODS: dict[str, Method] = {
         "variance weighted by the head, weight sets itself",
         penalties.head_weighted_variance,
         RED,
-        weight=_own_weight,
+        weight=weights.GradientRatio,
         strength="rho",
     ),
     # ------------------------------------------------------------ rivals on the features
