@@ -124,12 +124,11 @@ def unpaired_difference(
     return Interval(mean, float(ends.low), float(ends.high), n)
 
 
-def split_difference(runs: pd.DataFrame, method: str = "baseline") -> pd.DataFrame:
-    """Test accuracy under the split by image minus that under the split by lesion.
+def split_difference(runs: pd.DataFrame) -> pd.DataFrame:
+    """The baseline's test accuracy under the split by image minus that under the split by lesion.
 
     Args:
         runs: Rows of the study ``skin``.
-        method: Which of its methods.
 
     Returns:
         Columns ``model, quantity, interval``; the quantity is ``splits``.
@@ -137,7 +136,7 @@ def split_difference(runs: pd.DataFrame, method: str = "baseline") -> pd.DataFra
     if runs.empty:
         return pd.DataFrame(columns=EFFECTS)
     rows = []
-    for model, group in runs[runs["method"] == method].groupby("model", sort=False):
+    for model, group in runs[runs["method"] == "baseline"].groupby("model", sort=False):
         values = dict(tuple(group.groupby("split")["test_accuracy"]))
         if {"paper", "lesion"} <= set(values):
             found = unpaired_difference(values["paper"], values["lesion"])

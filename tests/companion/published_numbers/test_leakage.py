@@ -7,10 +7,7 @@ from scipy import stats
 
 from companion.published_numbers import leakage
 from tests.companion.synthetic import study
-from tests.companion.synthetic_numbers import (
-    LEAKS,
-    SKIN,
-)
+from tests.companion.synthetic_numbers import LEAKS, SKIN
 
 
 def test_leakage_is_what_the_same_images_lose():
