@@ -26,7 +26,7 @@ from companion.records import details
 from companion.sensitivity import same_text
 from companion.studies.ambiguities import AS_RELEASED
 from companion.style import COLORS, WIDTH, bar, legend, say_empty
-from companion.words import capital, minus
+from companion.words import capital
 from varreg.lab.statistics import mean_interval
 
 PALER, BETTER, IDLE = "#A0A0A0", "#009E73", "#999999"
@@ -39,13 +39,8 @@ CURVE_NAMES = {
 }
 
 
-def learning_curves(
-    runs: pd.DataFrame,
-    curves: pd.DataFrame,
-    method: str,
-    metrics: Sequence[str] = ("accuracy", "cross_entropy"),
-) -> Figure:
-    """Training and validation, epoch by epoch, for one method.
+def learning_curves(runs: pd.DataFrame, curves: pd.DataFrame, method: str) -> Figure:
+    """Accuracy and cross-entropy in training and validation, epoch by epoch, for one method.
 
     Thin lines are single seeds (drawn up to five of them); the thick line is their mean, with its
     95 % band, as far as every seed was trained. The limits of the axes are those of all methods in
@@ -55,25 +50,22 @@ def learning_curves(
         runs: Rows of a ledger, of one data set, split and network.
         curves: Their epochs.
         method: Which of the methods.
-        metrics: ``"accuracy"``, ``"cross_entropy"`` or ``"auroc"``.
     """
     epochs = details(runs, curves)
     if epochs.empty or method not in set(epochs["method"]):
         return style.empty()
-    figure, axes = plt.subplots(
-        len(metrics), 1, figsize=(WIDTH, 2.5 * len(metrics) + 0.4), sharex=True, squeeze=False
-    )
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 5.4), sharex=True)
     mine = epochs[epochs["method"] == method]
     training = {"color": PALER if method == "baseline" else COLORS["baseline"], "ls": "--"}
     validation = {"color": COLORS[method], "ls": "-"}
-    for ax, metric in zip(axes[:, 0], metrics, strict=True):
+    for ax, metric in zip(axes, ("accuracy", "cross_entropy"), strict=True):
         ax.set_ylabel(CURVE_NAMES[metric])
         _curve(ax, mine, f"train_{metric}", **training)
         _curve(ax, mine, f"val_{metric}", **validation)
         _limit(ax, epochs, metric)
-    legend(axes[0, 0], {"training": training, "validation": validation}, "lower right", ncols=2)
-    axes[0, 0].set_title(capital(tables.METHOD_NAMES[method]))
-    axes[-1, 0].set_xlabel("Epoch")
+    legend(axes[0], {"training": training, "validation": validation}, "lower right", ncols=2)
+    axes[0].set_title(capital(tables.METHOD_NAMES[method]))
+    axes[1].set_xlabel("Epoch")
     return figure
 
 
@@ -143,11 +135,7 @@ def against_published(runs: pd.DataFrame, numbers: Sequence[Number]) -> Figure:
     return figure
 
 
-def forest(
-    differences: pd.DataFrame,
-    metrics: Sequence[str],
-    published: Mapping[tuple[str, str], float] | None = None,
-) -> Figure:
+def forest(differences: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     """Paired differences with their 95 % intervals, a panel a metric.
 
     The shaded side is better. Filled marks are the paper's network, hollow ones the small CNN.
@@ -155,8 +143,6 @@ def forest(
     Args:
         differences: As from :func:`companion.tables.differences`, of one data set and split.
         metrics: Which of them, a panel each.
-        published: ``(method, metric) -> difference`` as the paper has it, a black cross; one
-            that lies outside the panel becomes an arrow with its value.
     """
     if differences.empty:
         return style.empty()
@@ -168,8 +154,8 @@ def forest(
     for ax in axes.flat[len(metrics) :]:
         ax.set_visible(False)
     for ax, metric in zip(axes.flat, metrics, strict=False):
-        _forest_panel(ax, differences[differences["metric"] == metric], metric, published or {})
-    _model_legend(figure, differences, bool(published))
+        _forest_panel(ax, differences[differences["metric"] == metric], metric)
+    _model_legend(figure, differences)
     return figure
 
 
@@ -195,14 +181,14 @@ def comparison(parts: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Fig
             table = parts[name]
             same = every[every["metric"] == metric]
             limits = _reach(same) if len(same) else None
-            _forest_panel(ax, table[table["metric"] == metric], metric, {}, limits)
+            _forest_panel(ax, table[table["metric"] == metric], metric, limits)
             ax.set_title(name if place == 0 else "")
             ax.set_xlabel("")
             if place:
                 ax.set_yticklabels([])
     for ax, metric in zip(axes[-1], metrics, strict=True):
         ax.set_xlabel(f"Change in\n{tables.METRIC_NAMES[metric]}")
-    _model_legend(figure, every, False)
+    _model_legend(figure, every)
     return figure
 
 
@@ -449,11 +435,7 @@ def _curve(
 
 
 def _forest_panel(
-    ax: Axes,
-    table: pd.DataFrame,
-    metric: str,
-    published: Mapping[tuple[str, str], float],
-    limits: tuple[float, float] | None = None,
+    ax: Axes, table: pd.DataFrame, metric: str, limits: tuple[float, float] | None = None
 ) -> None:
     ax.set_title(capital(tables.METRIC_NAMES[metric]))
     ax.axvline(0, color="black", lw=1)
@@ -465,26 +447,8 @@ def _forest_panel(
     for row in table.itertuples():
         y = methods.index(row.method) + shifts.get(row.model, 0.0)
         bar(ax, row, y, 2.2, ms=6.5, mew=1.8, **_model_mark(row.model, COLORS[row.method]))
-    left, right = _reach(table) if limits is None else limits
-    ax.set_xlim(left, right)
+    ax.set_xlim(limits or _reach(table))
     _shade_better(ax, metric, 0.07)
-    for place, method in enumerate(methods):
-        value = published.get((method, metric))
-        if value is None:
-            continue
-        if left <= value <= right:
-            ax.plot(value, place, "X", color="black", ms=8)
-        else:
-            edge = left if value < 0 else right
-            ax.annotate(
-                minus(f"paper {value:+.2f}"),
-                xy=(edge, place - 0.36),
-                xytext=(edge - 0.3 * np.sign(value) * (right - left), place - 0.36),
-                arrowprops={"arrowstyle": "->", "color": "black"},
-                fontsize=9,
-                ha="center",
-                va="center",
-            )
     names = [tables.METHOD_NAMES[method].replace(", ", ",\n") for method in methods]
     style.rows(ax, [capital(name) for name in names])
     ax.xaxis.set_major_locator(MaxNLocator(3 if limits else 4))
@@ -542,11 +506,9 @@ def _models(table: pd.DataFrame) -> list[str]:
     return [model for model in MODEL_STYLE if model in set(table["model"])]
 
 
-def _model_legend(figure: Figure, table: pd.DataFrame, published: bool) -> None:
+def _model_legend(figure: Figure, table: pd.DataFrame) -> None:
     grey = COLORS["baseline"]
     marks = {tables.MODEL_NAMES[model]: _model_mark(model, grey) for model in _models(table)}
-    if published:
-        marks["paper"] = {"color": "black", "marker": "X", "ls": ""}
     better = {"better": Rectangle((0, 0), 1, 1, color=BETTER, alpha=0.15)}
     legend(figure, marks | better, ncols=4)
 

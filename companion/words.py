@@ -71,22 +71,24 @@ def percent(share: float, digits: int = 0, *, signed: bool = False) -> str:
 
 
 def short(value: float) -> str:
-    """Two digits that say something, and no power of ten.
+    """Two digits that say something, and no power of ten; a dash for NaN.
 
     Example:
         >>> short(0.01234), short(12345)
         ('0.012', '12,000')
     """
-    return minus(f"{float(f'{value:.2g}'):,.12g}")
+    return DASH if math.isnan(value) else minus(f"{float(f'{value:.2g}'):,.12g}")
 
 
 def percent_short(share: float) -> str:
-    """A share of 1 in percent: whole ones, or two digits where that is less than 10 %.
+    """A share of 1 in percent: whole ones, two digits where that is below 10 %; a dash for NaN.
 
     Example:
         >>> percent_short(2.056), percent_short(0.0261)
         ('206 %', '2.6 %')
     """
+    if math.isnan(share):
+        return DASH
     return percent(share) if share >= 0.1 else f"{short(100 * share)} %"
 
 
@@ -147,13 +149,15 @@ def listed(parts: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def level(found: Interval, digits: int = 3, *, signed: bool = False) -> str:
-    """A mean with its interval.
+def level(found: Interval | None, digits: int = 3, *, signed: bool = False) -> str:
+    """A mean with its interval; a dash for ``None``.
 
     Example:
-        >>> level(Interval(0.8, 0.775, 0.825, 3))
-        '0.800 [0.775, 0.825]'
+        >>> level(Interval(0.8, 0.775, 0.825, 3)), level(None) == DASH
+        ('0.800 [0.775, 0.825]', True)
     """
+    if found is None:
+        return DASH
     return interval(found.mean, found.low, found.high, digits, signed=signed)
 
 
@@ -161,10 +165,10 @@ def change(found: Interval | None, digits: int = 3) -> str:
     """A difference with its interval, signed; a dash for ``None``.
 
     Example:
-        >>> change(Interval(0.1, 0.05, 0.15, 5)), change(None) == DASH
-        ('+0.100 [+0.050, +0.150]', True)
+        >>> change(Interval(0.1, 0.05, 0.15, 5))
+        '+0.100 [+0.050, +0.150]'
     """
-    return level(found, digits, signed=True) if found else DASH
+    return level(found, digits, signed=True)
 
 
 def printed(

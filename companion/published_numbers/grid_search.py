@@ -131,11 +131,9 @@ def choices(shares: pd.DataFrame) -> pd.DataFrame:
         place, *setting = picked.idxmax()
         expected = (group["share"] * group["test_cross_entropy"]).groupby(group["seed"]).sum()
         blind = group.groupby("seed")["test_cross_entropy"].mean()
-        rows.append(
-            {"mode": mode, "rule": rule, "ties": group["ties"].mean(), "tied": group["tied"].mean()}
-            | {"place": place, "setting": tables.setting_text(*setting), "share": picked.max()}
-            | {"gain": paired_difference(expected, blind)}
-        )
+        chosen = place, tables.setting_text(*setting), picked.max()
+        tied = group["ties"].mean(), group["tied"].mean()
+        rows.append((mode, rule, *tied, *chosen, paired_difference(expected, blind)))
     columns = ["mode", "rule", "ties", "tied", "place", "setting", "share", "gain"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -184,23 +182,25 @@ def halves(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     return (means[True] - means[False]).unstack("mode")
 
 
-def halves_table(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """:func:`halves` as printed, with the difference that is due to carrying over."""
-    printed = []
+def carried_over(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """:func:`halves` over the seeds, and the difference that is due to carrying over.
+
+    Args:
+        rows: Details of the probe ``carried``.
+        metrics: Columns, such as ``"val_cross_entropy"``; one without a seed in both modes is left
+            out.
+
+    Returns:
+        A row a metric: ``metric``; ``carried`` and ``fresh``, an interval each; ``difference``, the
+        first minus the second, paired.
+    """
+    found = []
     for metric in [] if rows.empty else metrics:
         change = halves(rows, metric).reindex(columns=["carried", "fresh"]).dropna()
-        if change.empty:
-            continue
-        between = paired_difference(change["carried"], change["fresh"])
-        printed.append(
-            {
-                "Later half minus earlier half": words.capital(tables.METRIC_NAMES[metric]),
-                "Carried over": words.change(mean_interval(change["carried"])),
-                "Fresh": words.change(mean_interval(change["fresh"])),
-                "Carried minus fresh": words.change(between),
-            }
-        )
-    return pd.DataFrame(printed)
+        if len(change):
+            levels = mean_interval(change["carried"]), mean_interval(change["fresh"])
+            found.append((metric, *levels, paired_difference(change["carried"], change["fresh"])))
+    return pd.DataFrame(found, columns=["metric", "carried", "fresh", "difference"])
 
 
 def search_places(

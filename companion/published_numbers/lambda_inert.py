@@ -155,15 +155,9 @@ def distances(epochs: pd.DataFrame, reference: float = 1.0) -> pd.DataFrame:
             if seed not in seeds or (same_lambda and seed == seeds[0]):
                 continue
             other = tracks[(reference, seeds[0] if same_lambda else seed)]
-            rows.append(
-                {
-                    "family": family,
-                    "kind": "seed" if same_lambda else "lambda",
-                    "lambda_": lambda_,
-                    "seed": seed,
-                    "distance": float((track - other).abs().max(axis=None)),
-                }
-            )
+            distance = float((track - other).abs().max(axis=None))
+            kind = "seed" if same_lambda else "lambda"
+            rows.append((family, kind, lambda_, seed, distance))
     return pd.DataFrame(rows, columns=["family", "kind", "lambda_", "seed", "distance"])
 
 
@@ -171,18 +165,14 @@ def table(epochs: pd.DataFrame) -> pd.DataFrame:
     """:func:`distances` as printed: the largest over seeds, and lambda's as a share of a seed's."""
     rows = []
     for family, group in distances(epochs).groupby("family", sort=False):
-        row = {"Optimizer": family}
-        moved, between = (group[group["kind"] == kind] for kind in ("lambda", "seed"))
-        for lambda_, mine in moved.groupby("lambda_"):
-            row[f"lambda = {lambda_:g} against 1"] = words.short(mine["distance"].max())
-        seed = between["distance"].max()
-        row["One seed against another"] = words.short(seed) if len(between) else words.DASH
-        row["Lambda, as a share of that"] = (
-            words.percent_short(moved["distance"].max() / seed)
-            if len(between) and len(moved)
-            else words.DASH
-        )
-        rows.append(row)
+        moved = group[group["kind"] == "lambda"].groupby("lambda_")["distance"].max()
+        seed = group.loc[group["kind"] == "seed", "distance"].max()  # NaN where there is one seed
+        row = {
+            f"lambda = {lambda_:g} against 1": words.short(far) for lambda_, far in moved.items()
+        }
+        row["One seed against another"] = words.short(seed)
+        row["Lambda, as a share of that"] = words.percent_short(moved.max() / seed)
+        rows.append({"Optimizer": family} | row)
     return pd.DataFrame(rows)
 
 

@@ -18,6 +18,8 @@ from companion.style import NETWORKS, WIDTH
 from varreg.lab.statistics import Interval, mean_interval
 
 EFFECTS = ["model", "quantity", "interval"]
+#: As in :func:`worth`, and that of :func:`split_difference`.
+QUANTITIES = ["seen", "unseen", "raw", "memory", "control", "worth", "splits"]
 
 
 def by_lesion(images: pd.DataFrame) -> pd.DataFrame:
@@ -122,12 +124,11 @@ def unpaired_difference(
     return Interval(mean, float(ends.low), float(ends.high), n)
 
 
-def split_difference(runs: pd.DataFrame, method: str = "baseline") -> pd.DataFrame:
-    """Test accuracy under the split by image minus that under the split by lesion.
+def split_difference(runs: pd.DataFrame) -> pd.DataFrame:
+    """The baseline's test accuracy under the split by image minus that under the split by lesion.
 
     Args:
         runs: Rows of the study ``skin``.
-        method: Which of its methods.
 
     Returns:
         Columns ``model, quantity, interval``; the quantity is ``splits``.
@@ -135,7 +136,7 @@ def split_difference(runs: pd.DataFrame, method: str = "baseline") -> pd.DataFra
     if runs.empty:
         return pd.DataFrame(columns=EFFECTS)
     rows = []
-    for model, group in runs[runs["method"] == method].groupby("model", sort=False):
+    for model, group in runs[runs["method"] == "baseline"].groupby("model", sort=False):
         values = dict(tuple(group.groupby("split")["test_accuracy"]))
         if {"paper", "lesion"} <= set(values):
             found = unpaired_difference(values["paper"], values["lesion"])
@@ -143,29 +144,15 @@ def split_difference(runs: pd.DataFrame, method: str = "baseline") -> pd.DataFra
     return pd.DataFrame(rows, columns=EFFECTS)
 
 
-def table(effects: pd.DataFrame) -> pd.DataFrame:
-    """All that is measured about seen lesions, as printed.
+def by_network(effects: pd.DataFrame) -> pd.DataFrame:
+    """Effects side by side: a row a ``model``, a column a quantity; ``None`` where not measured.
 
     Args:
         effects: Rows of :func:`worth` and :func:`split_difference` together.
     """
-    names = {
-        "seen": "Accuracy, lesion seen",
-        "unseen": "Accuracy, lesion unseen",
-        "memory": "Having seen it, on those images",
-        "control": "The same on unseen lesions",
-        "worth": "Worth in test accuracy",
-        "splits": "Image split minus lesion split",
-    }
-    shown = effects[effects["quantity"].isin(names)]
-    wide = shown.pivot(index="model", columns="quantity", values="interval")
-    wide = wide.reindex(shown["model"].unique()).where(wide.notna(), None)
-    columns = {"Network": ("model", lambda name: words.capital(tables.MODEL_NAMES[name]))} | {
-        name: (quantity, words.level if quantity in ("seen", "unseen") else words.change)
-        for quantity, name in names.items()
-        if quantity in wide
-    }
-    return words.printed(wide.reset_index(), columns)
+    wide = effects.pivot(index="model", columns="quantity", values="interval")
+    wide = wide.reindex(effects["model"].unique(), columns=QUANTITIES)
+    return wide.astype(object).where(wide.notna(), None).reset_index()
 
 
 def facts(effects: pd.DataFrame, overlap: pd.DataFrame) -> dict[str, object]:

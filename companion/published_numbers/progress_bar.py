@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy import optimize
 
-from companion import published, style, words
+from companion import published, style, tables, words
 from companion.predictions import BATCH, EPSILON, METHODS, bar_weights, progress_bar, running
 from companion.published import CHEST_IMAGES, RELEASED_BAR, RELEASED_LOG, TABLES
 from companion.style import COLORS, PALE, WIDTH
@@ -379,10 +379,8 @@ def _accuracy_at(shown: float, recall: float) -> float:
 
 def _recalls(runs: pd.DataFrame, method: str) -> tuple[float, float]:
     """Mean recall of normal and of pneumonia test images; NaN without a run."""
-    mine = runs[runs["method"] == method] if len(runs) else runs
-    if mine.empty:
-        return math.nan, math.nan
-    return tuple(mine["test_recall"].str.split(";", expand=True).astype(float).mean())
+    found = tables.recalls(runs[runs["method"] == method] if len(runs) else runs)
+    return tuple(found.groupby("class")["recall"].mean()) or (math.nan, math.nan)
 
 
 def _slashed(recalls: tuple[float, float]) -> str:

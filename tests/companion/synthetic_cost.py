@@ -24,13 +24,11 @@ def overhead(**changed):
             "model": model,
             "pixels": pixels,
             "batch": batch,
-            "features": 512,
             "penalty": penalty,
             "step_ms": 10 * ratio,
             "ratio": ratio,
             "low": ratio - 0.05,
             "high": ratio + 0.05,
-            "turns": 7,
             "peak_mb": 20.0,
             "peak_ratio": 1.2 if penalty == "DeCov" else 1.0,
         }
@@ -52,7 +50,6 @@ def throughput(loop=4.0, keras=2.0):
             "ratio": ratio,
             "low": ratio - 0.1,
             "high": ratio + 0.1,
-            "turns": 5,
         }
         for peer, (model, pixels, ratio) in cases.items()
     ]
@@ -66,15 +63,12 @@ def roofline(share=0.8):
             "pixels": pixels,
             "batch": 32,
             "step_ms": 10.0,
-            "gflop": 1.0,
-            "gigabytes": 1.0,
             "flop_a_byte": intensity,
             "gflop_a_second": share * min(100, 10 * intensity),
             "gb_a_second": share * min(100, 10 * intensity) / intensity,
             "peak_gflop_a_second": 100.0,
             "copy_gb_a_second": 10.0,
             "share_of_roof": share,
-            "share_of_peak": share * min(1, intensity / 10),
             "bound_by": bound,
         }
         for model, pixels, intensity, bound in (
@@ -89,7 +83,6 @@ def bandwidth():
         {
             "megabytes": megabytes,
             "batch": 64,
-            "features": megabytes * 1000,
             "penalty": penalty,
             "copy_gb_a_second": 50.0,
             "gb_a_second": 50 * share,
@@ -112,7 +105,6 @@ def ensemble():
             "gain": members / 2,
             "low": members / 2 - 0.1,
             "high": members / 2 + 0.1,
-            "turns": 3,
         }
         for members in (1, 4, 18)
     ]

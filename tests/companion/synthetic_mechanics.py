@@ -6,10 +6,12 @@ import itertools
 
 import numpy as np
 import pandas as pd
+import torch
 
 from companion.probes.bits import pack
 from companion.probes.carried import ORDER
 from tests.companion.synthetic import row
+from varreg.lab.models import build
 
 FAMILIES = {"Adam": {}, "gradient descent": {"optimizer": "sgd", "learning_rate": 0.05}}
 
@@ -105,3 +107,12 @@ def edges(effects, seeds=5):
             )
         )
     return pd.DataFrame(rows)
+
+
+def network(name="paper_cnn", size=16):
+    """In float64, with three outputs."""
+    return build(name, in_channels=1, size=size, n_outputs=3).double()
+
+
+def some_images(size=16):
+    return torch.rand(6, 1, size, size, dtype=torch.float64)

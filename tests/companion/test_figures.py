@@ -23,7 +23,7 @@ def drawn(runs):
     wide, twelve = tables.split_grid(grid([(1.0, 1.0, 1.0)]) if len(runs) else runs)
     yield figures.learning_curves(mine, epochs, "baseline")
     yield figures.auroc_curves(mine, epochs)
-    yield figures.forest(found, METRICS, {("penalized", "test_accuracy"): 0.418})
+    yield figures.forest(found, METRICS)
     yield figures.comparison({"a": found, "b": found}, METRICS)
     yield figures.combinations(twelve)
     yield figures.weights(wide, ["cross_entropy", "auroc"], {"paper_cnn": 1.0})
@@ -68,17 +68,11 @@ def test_curves_show_the_mean_as_far_as_all_seeds_went():
     epochs = curves(PAPER, epochs=4)
     short = PAPER.loc[(PAPER["seed"] == 0), "key"]
     epochs = epochs[~(epochs["key"].isin(short) & (epochs["epoch"] > 2))]
-    ax = figures.learning_curves(PAPER, epochs, "baseline", ["accuracy"]).axes[0]
+    ax = figures.learning_curves(PAPER, epochs, "baseline").axes[0]
     lengths = {np.isfinite(line.get_ydata()).sum() for line in ax.lines}
     assert lengths == {2, 4}  # the mean; single seeds
     thick = [line for line in ax.lines if line.get_linewidth() > 1]
     assert {len(line.get_xdata()) for line in thick} == {2}
-
-
-def test_a_published_value_outside_the_panel_becomes_an_arrow():
-    found = tables.differences(RUNS, METRICS)
-    ax = figures.forest(found, METRICS, {("penalized", "test_accuracy"): 0.418}).axes[1]
-    assert [text.get_text() for text in ax.texts] == ["paper +0.42"]
 
 
 @pytest.mark.parametrize(("weight", "place"), [(1.0, 2), (0.0, 0)])

@@ -5,11 +5,7 @@ from scipy import stats
 
 from companion.published_numbers import four_images
 from tests.companion.synthetic import study
-from tests.companion.synthetic_numbers import (
-    CHEST,
-    EMPTY,
-    PROTOCOL,
-)
+from tests.companion.synthetic_numbers import CHEST, EMPTY, PROTOCOL
 
 CHEST_RUNS = study({"baseline": 0.0, "penalized": 0.1, "tuned": 0.2, "augmented": -0.1}, seeds=3)
 

@@ -78,12 +78,12 @@ def test_halves_compare_the_places_within_a_seed():
     one = rows[(rows["seed"] == 2) & (rows["mode"] == "carried")].set_index("place")
     expected = one.loc[7:, "val_accuracy"].mean() - one.loc[:6, "val_accuracy"].mean()
     assert found.loc[2, "carried"] == pytest.approx(expected)
-    table = grid_search.halves_table(rows, ["val_accuracy", "test_accuracy"])
-    assert table["Carried minus fresh"][0].startswith("+0.060 [")  # 0.01 a place, six places
-    assert (
-        table["Carried over"][1].startswith("+0.000") or "\u22120.000" in table["Carried over"][1]
-    )
-    assert grid_search.halves_table(rows[rows["mode"] == "fresh"], ["val_accuracy"]).empty
+    table = grid_search.carried_over(rows, ["val_accuracy", "test_accuracy"])
+    assert table["metric"].tolist() == ["val_accuracy", "test_accuracy"]
+    assert table["difference"][0].mean == pytest.approx(0.06)  # 0.01 a place, six places
+    assert table["carried"][0].mean == pytest.approx(found["carried"].mean())
+    assert table["carried"][1].mean == pytest.approx(0)
+    assert grid_search.carried_over(rows[rows["mode"] == "fresh"], ["val_accuracy"]).empty
 
 
 def test_the_search_shows_every_seed_and_their_mean():

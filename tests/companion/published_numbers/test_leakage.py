@@ -7,10 +7,7 @@ from scipy import stats
 
 from companion.published_numbers import leakage
 from tests.companion.synthetic import study
-from tests.companion.synthetic_numbers import (
-    LEAKS,
-    SKIN,
-)
+from tests.companion.synthetic_numbers import LEAKS, SKIN
 
 
 def test_leakage_is_what_the_same_images_lose():
@@ -71,12 +68,14 @@ def test_splits_are_compared_for_each_network():
     assert leakage.split_difference(runs[runs["split"] == "paper"]).empty
 
 
-def test_everything_about_lesions_stands_in_one_table():
+def test_networks_stand_side_by_side_and_what_is_not_measured_is_none():
     effects = leakage.worth(LEAKS)
-    table = leakage.table(effects)
-    assert table["Network"].tolist() == ["Paper's network", "Small CNN"]
-    assert "Image split minus lesion split" not in table
-    assert table["Worth in test accuracy"].str.contains(r"[+\u2212]").all()
+    some = effects.drop(effects.index[-1])
+    wide = leakage.by_network(some).set_index("model")
+    assert wide.index.tolist() == ["paper_cnn", "small_cnn"]
+    assert wide.loc["small_cnn", "worth"] is wide.loc["paper_cnn", "splits"] is None
+    found = effects.set_index(["model", "quantity"])["interval"]
+    assert wide.loc["small_cnn", "memory"] == found["small_cnn", "memory"]
 
 
 def test_facts_are_those_of_the_overlap_and_of_what_it_is_worth():

@@ -8,19 +8,11 @@ from scipy import stats
 
 from companion.published_numbers import no_edges
 from tests.companion.synthetic import row
-from tests.companion.synthetic_mechanics import edges
+from tests.companion.synthetic_mechanics import edges, network, some_images
 from varreg.lab.augment import shuffle_blocks
 from varreg.lab.models import build
 
 METRICS = ["test_accuracy", "test_auroc", "test_cross_entropy"]
-
-
-def network(name="paper_cnn", size=16):
-    return build(name, in_channels=1, size=size, n_outputs=3).double()
-
-
-def some_images(size=16):
-    return torch.rand(6, 1, size, size, dtype=torch.float64)
 
 
 def test_block_order_is_that_of_the_images():

@@ -6,12 +6,7 @@ import pytest
 
 from companion import predictions, published
 from companion.published_numbers import progress_bar
-from tests.companion.synthetic_numbers import (
-    ANSWERS,
-    CHEST,
-    PROTOCOL,
-    shown_by_hand,
-)
+from tests.companion.synthetic_numbers import ANSWERS, CHEST, PROTOCOL, shown_by_hand
 
 
 @pytest.mark.parametrize(

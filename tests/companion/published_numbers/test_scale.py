@@ -6,17 +6,8 @@ import torch
 from scipy import stats
 
 from companion.published_numbers import scale
-from tests.companion.synthetic_mechanics import norms
-from varreg.lab.models import build
+from tests.companion.synthetic_mechanics import network, norms, some_images
 from varreg.lab.statistics import Interval
-
-
-def network(name="paper_cnn", size=16):
-    return build(name, in_channels=1, size=size, n_outputs=3).double()
-
-
-def some_images(size=16):
-    return torch.rand(6, 1, size, size, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", ["paper_cnn", "small_cnn"])
