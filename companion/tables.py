@@ -196,7 +196,7 @@ def differences(
     rows = [
         head
         | {"method": method, "reference": reference, "metric": metric}
-        | {key: getattr(found, key) for key in ("mean", "low", "high", "n", "p")}
+        | vars(found)
         | {"verdict": verdicts.of_difference(found, better(metric))}
         for head, group in groups(with_gaps(runs), GROUP)
         for metric, (method, reference) in itertools.product(metrics, pairs)
