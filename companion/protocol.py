@@ -10,7 +10,7 @@ import dataclasses
 import html
 import math
 import tomllib
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -20,7 +20,7 @@ from companion.claim_tables import link
 from companion.published import EXPERIMENTS
 from companion.studies.ambiguities import ALTERNATIVES
 from companion.tables import DATASET_NAMES, MODEL_NAMES, SETTING, setting_text
-from companion.words import DASH
+from companion.words import DASH, Format, say
 from varreg.lab.runs import RunSpec
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunSpec)}
@@ -71,7 +71,7 @@ def topics() -> tuple[Topic, ...]:
     return tuple(Topic(**entry) for entry in tomllib.loads(text)["topic"])
 
 
-_WORDS: Mapping[str, Mapping[object, str] | Callable[[object], str]] = {
+_WORDS: Mapping[str, Format] = {
     "dataset": DATASET_NAMES,
     "split": {"paper": "by image", "lesion": "by lesion"},
     "size": "{:g} pixels".format,
@@ -144,10 +144,9 @@ def _field(runs: pd.DataFrame, field: str) -> str:
     if field == "seed":
         return str(runs["seed"].nunique())
     whole = runs if field in runs else runs.assign(**{field: DEFAULTS[field]})
-    word = _WORDS.get(field, "{:g}".format)
-    say = word.__getitem__ if isinstance(word, Mapping) else word
+    form = say(_WORDS.get(field, "{:g}".format))
     by_method = {
-        method: _unique(say(value) for value in group[field].drop_duplicates())
+        method: _unique(form(value) for value in group[field].drop_duplicates())
         for method, group in whole.groupby("method", sort=False)
     }
     return _agreed(by_method, "{1} {0}", ", ")

@@ -197,7 +197,7 @@ def differences(
     rows = [
         head
         | {"method": method, "reference": reference, "metric": metric}
-        | {key: getattr(found, key) for key in ("mean", "low", "high", "n", "p")}
+        | vars(found)
         | {"verdict": verdicts.of_difference(found, better(metric))}
         for head, group in groups(with_gaps(runs), GROUP)
         for metric, (method, reference) in itertools.product(metrics, pairs)
@@ -551,28 +551,23 @@ def choices(runs: pd.DataFrame) -> pd.DataFrame:
         test cross-entropy. ``None`` where there are no pairs.
     """
     rows = []
-    counts, by_accuracy = pick_counts(runs), chosen(runs, "val_accuracy")
-    for row, other in zip(
-        chosen(runs).to_dict("records"), by_accuracy.to_dict("records"), strict=True
-    ):
-        mine = _complete(runs, row)
-        setting = tuple(row[name] for name in SETTING)
-        rest = chosen(mine[~_matches(mine, row, SETTING)])
-        second = tuple(rest[SETTING].iloc[0]) if len(rest) else None
-        agree = counts[_matches(counts, row, ["dataset", "size", "model", *SETTING])].iloc[0]
-        rows.append(
-            row
-            | {"picked": int(agree["picked"]), "seeds": int(agree["seeds"])}
-            | {
-                "by_accuracy": setting_text(*(other[name] for name in SETTING)),
-                "second": setting_text(*second) if second else words.DASH,
-                "lead": second and setting_difference(mine, "val_cross_entropy", setting, second),
-                "gain": crossfit_difference(mine, "val_cross_entropy", NO_PENALTY),
-                "test_gain": crossfit_difference(mine, "test_cross_entropy", NO_PENALTY),
-            }
-        )
-    found = ["picked", "seeds", "by_accuracy", "second", "lead", "gain", "test_gain"]
-    return pd.DataFrame(rows, columns=[*GROUP, *SETTING, *found])
+    for row in chosen(runs).to_dict("records"):
+        mine, setting = _complete(runs, row), tuple(row[name] for name in SETTING)
+        scores = _scores(mine, "val_cross_entropy")
+        others = scores.drop(columns=[setting]).mean()
+        second = others.idxmin() if len(others) else None
+        found = {
+            "picked": scores.idxmin(axis=1).tolist().count(setting),
+            "seeds": len(scores),
+            "by_accuracy": setting_text(*_scores(mine, "val_accuracy").mean().idxmax()),
+            "second": setting_text(*second) if second else words.DASH,
+            "lead": second and setting_difference(mine, "val_cross_entropy", setting, second),
+            "gain": crossfit_difference(mine, "val_cross_entropy", NO_PENALTY),
+            "test_gain": crossfit_difference(mine, "test_cross_entropy", NO_PENALTY),
+        }
+        rows.append(row | found)
+    columns = ["picked", "seeds", "by_accuracy", "second", "lead", "gain", "test_gain"]
+    return pd.DataFrame(rows, columns=[*GROUP, *SETTING, *columns])
 
 
 def choices_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -737,7 +732,8 @@ def _by_setting(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 def _complete(runs: pd.DataFrame, row: Mapping[str, object]) -> pd.DataFrame:
     """Rows of the data set and network of ``row``, of the seeds that have every setting."""
     # One split for each data set of the grid; it may be missing, and so equals nothing.
-    mine = runs[_matches(runs, row, ["dataset", "size", "model"])]
+    names = ["dataset", "size", "model"]
+    mine = runs[(runs[names] == [row[name] for name in names]).all(axis=1)]
     return mine[mine["seed"].isin(_scores(mine, "val_cross_entropy").index)]
 
 
@@ -747,11 +743,6 @@ def _scores_by_group(
     """The columns of ``GROUP`` and the scores of each data set, split, size and network."""
     every = ((head, _scores(group, metric)) for head, group in groups(runs, GROUP, sort=True))
     return ((head, scores) for head, scores in every if len(scores))
-
-
-def _matches(table: pd.DataFrame, row: Mapping[str, object], names: Sequence[str]) -> pd.Series:
-    """Rows that agree with ``row`` in the columns named."""
-    return (table[list(names)] == [row[name] for name in names]).all(axis=1)
 
 
 def spread(

@@ -194,7 +194,7 @@ def printed(
         names, form = entry if isinstance(entry, tuple) else (entry, lambda value: value)
         names = [names] if isinstance(names, str) else names
         values = zip(*(frame[name] for name in names), strict=True)
-        found[heading] = [_say(form)(*each) for each in values]
+        found[heading] = [say(form)(*each) for each in values]
     return pd.DataFrame(found)
 
 
@@ -206,7 +206,13 @@ def glued(facts: Mapping[str, object]) -> None:
         glue(name, value, display=False)
 
 
-def _say(form: Format) -> Callable[..., object]:
+def say(form: Format) -> Callable[..., object]:
+    """The function that a format stands for.
+
+    Example:
+        >>> say(".1f")(-0.25), say({"a": "first"})("a")
+        ('\u22120.2', 'first')
+    """
     if isinstance(form, str):
         return lambda value: DASH if math.isnan(value) else minus(f"{value:{form}}")
     return form.__getitem__ if isinstance(form, Mapping) else form

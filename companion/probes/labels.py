@@ -30,7 +30,7 @@ def measure(dataset: str, split: str, **where: str | Path | None) -> Measured:
     Args:
         dataset: Name of a data set with one label an image.
         split: Which split of it.
-        where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
+        where: ``root``, as of :func:`varreg.lab.datasets.load`, and ``device``, which is not used.
 
     Returns:
         The ``task``, and a row for each image: ``part``, ``position`` (from 0) and ``label``.

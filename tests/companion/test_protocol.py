@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -18,19 +19,14 @@ def rows(specs):
     return pd.DataFrame([dataclasses.asdict(spec) for spec in specs]).astype({"patience": float})
 
 
+BASE = partial(RunSpec, study="s", method="baseline")
 PROTOCOL = {"chest": rows(chest_paper.specs()), "skin": rows(skin_paper.specs())}
 PAIRED = {
-    "chest": rows(
-        [RunSpec(study="s", dataset="pneumoniamnist", method="baseline", seed=0, epochs=15)]
-    ),
+    "chest": rows([BASE(dataset="pneumoniamnist", seed=0, epochs=15)]),
     "skin": rows(
-        [
-            RunSpec(
-                study="s", dataset="ham10000", split=split, method="baseline", seed=seed, epochs=10
-            )
-            for split in ("paper", "lesion")
-            for seed in (0, 1)
-        ]
+        BASE(dataset="ham10000", split=split, seed=seed, epochs=10)
+        for split in ("paper", "lesion")
+        for seed in (0, 1)
     ),
 }
 ALL = pd.DataFrame([dataclasses.asdict(each) for each in ambiguities.ALTERNATIVES])

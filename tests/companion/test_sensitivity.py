@@ -29,15 +29,8 @@ def made_up(effect=-0.02, rate_level=0.1, rate_effect=-0.05, noise=0.004, keep=l
         scatter = np.random.default_rng(int(spec.key, 16))
         level += noise * scatter.standard_normal()
         if keep(spec):
-            rows.append(
-                {
-                    "key": spec.key,
-                    "method": spec.method,
-                    "seed": spec.seed,
-                    "test_cross_entropy": level,
-                    "test_accuracy": 1.3 - level,
-                }
-            )
+            run = {"key": spec.key, "method": spec.method, "seed": spec.seed}
+            rows.append(run | {"test_cross_entropy": level, "test_accuracy": 1.3 - level})
     return pd.DataFrame(rows)
 
 
@@ -55,14 +48,13 @@ def row(found, choice, experiment="chest"):
 def test_every_alternative_has_a_row_and_its_own_numbers():
     runs = made_up()
     found = sensitivity.effects(runs)
-    wanted = [(each.experiment, each.topic, each.choice) for each in ambiguities.ALTERNATIVES]
-    assert list(found[["experiment", "topic", "choice"]].itertuples(index=False, name=None)) == (
-        wanted
+    wanted = [[each.experiment, each.topic, each.choice] for each in ambiguities.ALTERNATIVES]
+    assert found[["experiment", "topic", "choice"]].to_numpy().tolist() == wanted
+    base, penalized, other, other_penalized = (
+        values(runs, "chest", choice, method)
+        for choice in (ambiguities.AS_RELEASED, CHOICE)
+        for method in ("baseline", "penalized")
     )
-    base = values(runs, "chest", ambiguities.AS_RELEASED, "baseline")
-    penalized = values(runs, "chest", ambiguities.AS_RELEASED, "penalized")
-    other = values(runs, "chest", CHOICE, "baseline")
-    other_penalized = values(runs, "chest", CHOICE, "penalized")
     mine = row(found, CHOICE)
     assert mine["seeds"] == len(ambiguities.SEEDS)
     assert mine["level"].mean == pytest.approx(other.mean())
@@ -113,13 +105,9 @@ def test_each_learning_rate_has_a_protocol_of_its_own():
     assert CHOICE not in set(found["choice"])
     base = row(found, ambiguities.AS_RELEASED)
     assert base["level"].mean == pytest.approx(values(runs, "chest", CHOICE, "baseline").mean())
-    (other,) = (
-        each
-        for each in ambiguities.ALTERNATIVES
-        if (each.experiment, each.choice) == ("chest", "contrast enhanced")
-    )
-    wanted = ambiguities.keys(other, "paper")
-    assert not set(wanted) & set(ambiguities.keys(other))
+    named = {(each.experiment, each.choice): each for each in ambiguities.ALTERNATIVES}
+    wanted = ambiguities.keys(named["chest", "contrast enhanced"], "paper")
+    assert not set(wanted) & RUNS_OF["chest", "contrast enhanced"]
     mine = runs[runs["key"].isin(wanted) & (runs["method"] == "baseline")].sort_values("seed")
     moved = mine["test_cross_entropy"].to_numpy() - values(runs, "chest", CHOICE, "baseline")
     assert row(found, "contrast enhanced")["level_move"].mean == pytest.approx(moved.mean())
