@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.lab.test_ledger import python
 from varreg.lab import datasets, runs
 from varreg.lab.columns import CURVE_COLUMNS, OUTCOME_COLUMNS, PROVENANCE_COLUMNS, digest
 from varreg.lab.corruptions import corrupted
@@ -657,12 +658,7 @@ print(json.dumps(found))
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 def test_a_hundred_kills_lose_nothing_and_leave_no_process(tmp_path):
-    tests = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}
-    call = [sys.executable, "-c", A_HUNDRED_KILLS, str(tmp_path)]
-    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(python(A_HUNDRED_KILLS, tmp_path))
     assert found.pop("whole") >= 100, "the kills came too early to disturb anything"
     assert found == {"kills": 100, "lost": 0, "doubled": 0, "orphans": 0}
 

@@ -204,10 +204,8 @@ def _refuse_lost(table: Table, names: Sequence[str]) -> None:
 def _check_values(table: Table, last: str | None) -> None:
     """Refuse what a column cannot hold.
 
-    Args:
-        table: Runs or curves.
-        last: The last column of the first version. Up to there no value may be missing; a column
-            that came later stands behind it, and older rows leave it empty.
+    ``last`` is the last column of the first version. Up to there no value may be missing; a column
+    that came later stands behind it, and older rows leave it empty.
     """
     end = table.header.index(last) if last is not None else -1
     optional = {"commit"} | {n for n, kind in settings_in(table.header).items() if "None" in kind}

@@ -150,8 +150,8 @@ def fit_ensemble(
             trained = _train(stack, tap, optimize, running, train, criterion, scaling, settings)
             size = settings.batch_size
             validated = _validate(stack, tap, len(running), val, criterion, scaling, size)
-            own = zip(running, trained.of_members(), validated.of_members(), strict=True)
-            for member, first, second in own:
+            seen = zip(running, trained.of_members(), validated.of_members(), strict=True)
+            for member, first, second in seen:
                 member.note(epoch, first, second, settings.monitor)
             improved = [at for at, own in enumerate(running) if own.watch.best_epoch == epoch]
             places = [running[at].place for at in improved]

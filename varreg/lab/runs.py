@@ -727,18 +727,10 @@ def _perform(
     known: Mapping[str, Mapping[tuple[str, ...], set[str]]],
     robustness: bool,
 ) -> Iterator[Result]:
-    """Give the results of the jobs that make up one task of a sweep.
+    """Give the results of the jobs that are carried out at once, as one task of a sweep.
 
-    Args:
-        task: What is carried out at once.
-        root: Folder of the data.
-        device: On which.
-        known: By study, the hashes of the data that its runs saw, see
-            :meth:`varreg.lab.ledger.Ledger.data_hashes`.
-        robustness: As for :func:`run_all`.
-
-    Raises:
-        LedgerError: If the data are others now; better known before the training than after.
+    ``known`` has :meth:`varreg.lab.ledger.Ledger.data_hashes` by study: that the data are others
+    now is better known before the training than after.
     """
     first = task[0]
     if not isinstance(first, RunSpec):

@@ -335,14 +335,7 @@ def _decode_all(
 ) -> Generator[int, None, None]:
     """Decodes files into the rows of an array ``(N, size, size, 1 or 3)``, in parallel.
 
-    Args:
-        files: one a row.
-        into: its first ``done`` rows are there already.
-        done: where to go on.
-        name: for the progress bar.
-
-    Yields:
-        How many of the first rows are there now.
+    Its first ``done`` rows are there already; yields how many of them are there now.
     """
     from tqdm.auto import tqdm
 
