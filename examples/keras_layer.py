@@ -16,13 +16,11 @@ class VariancePenalty(keras.layers.Layer):  # varreg: all of it
     def __init__(self, weight=0.1, **options):
         super().__init__(**options)
         self.weight = weight
-        self.mean = keras.metrics.Mean("feature_variance")  # shown beside the loss
 
     def call(self, features, training=False):
         if training:  # val_loss is the cross-entropy
-            variance = varreg.feature_variance(features)
-            self.add_loss(self.weight * variance)  # as it is, whatever the batch size
-            self.mean.update_state(variance.detach())
+            penalty = self.weight * varreg.feature_variance(features)
+            self.add_loss(penalty)  # as it is, whatever the size of the batch
         return features
 
     def get_config(self):
@@ -43,7 +41,7 @@ model = keras.Sequential(
     ]
 )
 cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
-shown = keras.metrics.BinaryCrossentropy(name="cross_entropy", from_logits=True)  # varreg
-model.compile("adam", cross_entropy, metrics=[shown])
+part = keras.metrics.BinaryCrossentropy("cross_entropy", from_logits=True)  # varreg: for the log
+model.compile("adam", cross_entropy, metrics=[part])
 validation = (images[96:], labels[96:])
 history = model.fit(images[:96], labels[:96], 32, 5, verbose=2, validation_data=validation).history
