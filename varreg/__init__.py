@@ -12,7 +12,7 @@ It needs PyTorch and nothing else. What trains, measures and records is :mod:`va
 """
 
 from varreg import endings  # noqa: F401  first: a stop while PyTorch is imported ends quietly
-from varreg.checks import NonFiniteFeaturesError, NotATensorError
+from varreg.checks import NonFiniteFeaturesError, NotATensorError, SmallBatchError
 from varreg.features import FeatureTap
 from varreg.loss import (
     PUBLISHED,
@@ -22,7 +22,7 @@ from varreg.loss import (
     VariancePenalizedLoss,
     split_features,
 )
-from varreg.variance import feature_variance
+from varreg.variance import feature_variance, per_channel
 
 __version__ = "0.2.0"
 
@@ -34,8 +34,10 @@ __all__ = [
     "NotATensorError",
     "PenalizedLoss",
     "PenalizedParts",
+    "SmallBatchError",
     "VariancePenalizedLoss",
     "__version__",
     "feature_variance",
+    "per_channel",
     "split_features",
 ]

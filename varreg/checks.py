@@ -13,9 +13,18 @@ Task = Literal["binary", "multiclass", "multilabel"]
 
 HALF = (torch.float16, torch.bfloat16)
 
+ADVICE = (
+    "a batch of one has no variance: drop it or merge it with another batch, or give the "
+    "criterion small_batch='skip'"
+)
+
 
 class NonFiniteFeaturesError(ValueError):
     """Raised when features hold a NaN or an infinity."""
+
+
+class SmallBatchError(ValueError):
+    """Raised for a batch with too few samples for a penalty, above all the last one of an epoch."""
 
 
 class NotATensorError(TypeError, ValueError):
@@ -39,7 +48,10 @@ def check_task(task: object) -> None:
         ValueError: With what was given and what is allowed.
     """
     if task not in get_args(Task):
-        raise ValueError(f"task is {task!r}; allowed are {', '.join(get_args(Task))}")
+        raise ValueError(
+            f"task is {task!r}; allowed are {', '.join(get_args(Task))}, and None with a "
+            "classification loss of your own for labels that are none of these"
+        )
 
 
 def check_penalty(variance_weight: float, sampling_ratio: float, lambda_: float) -> None:
@@ -113,7 +125,7 @@ def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = T
         if low < 0 or high >= shape[1]:
             raise ValueError(
                 f"labels go from {low} to {high}; with {shape[1]} logits they must lie in "
-                f"0 to {shape[1] - 1}"
+                f"0 to {shape[1] - 1}, or be the ignore_index of the criterion"
             )
     elif not _all_0_or_1(target):
         raise ValueError(
@@ -177,12 +189,17 @@ def _all_0_or_1(target: Tensor) -> bool:
     return low.item() >= 0 and high.item() <= 1
 
 
-def check_features(features: Tensor) -> None:
+def check_features(features: Tensor, least: int = 2) -> None:
     """Refuse what is no batch of features.
+
+    Args:
+        features: What was given.
+        least: Samples that there must be.
 
     Raises:
         NotATensorError: If ``features`` is not a tensor.
-        ValueError: If it is not floating point, or is not ``(N, ...)`` with two samples or more
+        SmallBatchError: If it holds fewer samples than that.
+        ValueError: If it is not floating point, or is not ``(N, ...)`` with one sample or more
             and one feature or more.
     """
     check_tensors(features=features)
@@ -193,11 +210,11 @@ def check_features(features: Tensor) -> None:
         )
     if features.layout != torch.strided:
         raise ValueError(f"features are {features.layout}; they must be dense: call to_dense()")
-    if features.ndim < 2 or features.shape[0] < 2 or features.numel() == 0:
-        raise ValueError(
+    malformed = features.ndim < 2 or features.numel() == 0
+    if malformed or features.shape[0] < least:
+        raise (ValueError if malformed else SmallBatchError)(
             f"features have shape {tuple(features.shape)}; expected (N, ...) with two samples "
-            "or more and one feature or more (a batch of one has no variance: drop it or merge "
-            "it with another batch)"
+            f"or more and one feature or more ({ADVICE})"
         )
 
 
@@ -210,6 +227,16 @@ def check_tensors(**given: object) -> None:
     for name, value in given.items():
         if not isinstance(value, Tensor):
             raise NotATensorError(f"{name} is a {type(value).__name__}; it must be a torch.Tensor")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        ValueError: With the name, and what was given.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be True or False")
 
 
 def check_number(name: str, value: object) -> None:

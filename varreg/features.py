@@ -13,6 +13,12 @@ from varreg.checks import in_backward, shows_values
 
 __all__ = ["FeatureTap"]
 
+DATA_PARALLEL = (
+    "nn.DataParallel runs copies of the model at the same time, and a tap would hand over the "
+    "features of one of them: use torch.nn.parallel.DistributedDataParallel with a tap on the "
+    "model inside, or a model that returns its features"
+)
+
 
 class FeatureTap:
     """Hands over what goes into, or comes out of, one layer of a model.
@@ -22,7 +28,8 @@ class FeatureTap:
     through the model: it is the one whose output the model returns, as it is or as a view, or
     the only one that runs. Where that leaves none or several, :meth:`take` refuses to guess.
 
-    The tap is a forward hook, so register it before ``torch.compile``. It holds at most the
+    The tap is a forward hook, so register it before ``torch.compile``, and on the model inside
+    ``DistributedDataParallel``, whose output can be a copy. It holds at most the
     features of the latest forward pass, and nothing once :meth:`take` has handed them over: no
     graph outlives its step. What activation checkpointing computes again during a backward pass
     can be taken within it and is let go of at its end. A copy of the model, or a file it is
@@ -39,8 +46,8 @@ class FeatureTap:
         capture: As given.
 
     Raises:
-        ValueError: If ``model`` is no module, if there is no such layer, no linear layer to
-            default to, or ``capture`` is unknown.
+        ValueError: If ``model`` is no module, or is ``nn.DataParallel``, if there is no such layer,
+            no linear layer to default to, or ``capture`` is unknown.
 
     Example:
         >>> import torch
@@ -60,6 +67,8 @@ class FeatureTap:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
+        if isinstance(model, nn.DataParallel):
+            raise ValueError(DATA_PARALLEL)
         layers = dict(model.named_modules())
         linear = [name for name, module in layers.items() if isinstance(module, nn.Linear)]
         if layer is None and not linear:
@@ -228,8 +237,10 @@ class _Hook:
     def __init__(self, call: Callable[..., None]) -> None:
         self.call = call
 
-    def __call__(self, *arguments: object) -> None:
-        self.call(*arguments)
+    def __call__(self, module: nn.Module, *arguments: object) -> None:
+        if getattr(module, "_is_replica", False):  # which nn.DataParallel makes of the model
+            raise ValueError(DATA_PARALLEL)
+        self.call(module, *arguments)
 
     def __reduce__(self) -> tuple:
         return _Hook, (_do_nothing,)

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from varreg.checks import (
+    ADVICE,
     HALF,
+    SmallBatchError,
     check_features,
     check_finite,
     check_integer,
@@ -703,9 +705,10 @@ def variance_constancy(
         check_integer("sample_size", sample_size)
     size = len(flat) // 2 if sample_size is None else sample_size
     if not 2 <= size <= len(flat) // 2:
-        raise ValueError(
+        raise (SmallBatchError if sample_size is None or size >= 2 else ValueError)(
             f"features hold {len(flat)} samples and sample_size is {sample_size}; two disjoint "
-            "subsets of sample_size samples, two or more each, must fit into the batch"
+            "subsets of sample_size samples, two or more each, must fit into the batch (drop a "
+            "small batch or merge it with another one, or give the criterion small_batch='skip')"
         )
     if isinstance(beta, Tensor):
         if beta.shape not in ((), features.shape[1:]):
@@ -867,11 +870,11 @@ def _over_views(name: str, flat: Tensor, views: int) -> Tensor:
 
 def _flat_logits(logits: Tensor) -> Tensor:
     check_tensors(logits=logits)
-    few = logits.ndim not in (1, 2) or len(logits) < 2 or logits.numel() == 0
-    if few or not logits.is_floating_point():
-        raise ValueError(
+    malformed = logits.ndim not in (1, 2) or logits.numel() == 0 or not logits.is_floating_point()
+    if malformed or len(logits) < 2:
+        raise (ValueError if malformed else SmallBatchError)(
             f"logits have shape {tuple(logits.shape)} of {logits.dtype}; they must be floating "
-            "point, (N,) or (N, C), with two samples or more"
+            f"point, (N,) or (N, C), with two samples or more ({ADVICE})"
         )
     return _flat(logits.reshape(len(logits), -1))
 

@@ -17,10 +17,11 @@ from varreg.checks import (
     check_generator,
     check_integer,
     check_ratio,
+    check_tensors,
     in_backward,
 )
 
-__all__ = ["draw_features", "feature_variance"]
+__all__ = ["draw_features", "feature_variance", "per_channel"]
 
 # Up to this ratio of means to deviations (roots of mean squares), and for as many rows at a time,
 # a plain sum in float32 leaves five digits of the gradient and six of the variance.
@@ -53,8 +54,15 @@ def feature_variance(
     a GPU, the features are copied once on the way, shifted by their means.
 
     It works under ``torch.compile``, ``torch.func`` and forward-mode differentiation, where
-    values are not checked. With ``DistributedDataParallel`` the batch is that of each process: the
-    mean over the processes leaves out how far the means of their batches lie apart.
+    values are not checked.
+
+    The batch is what is given. Where that is a part of a batch, with ``DistributedDataParallel``
+    or gradient accumulation, the mean over the parts leaves out how far their means lie apart: of
+    :math:`N` samples that are split at random into parts of :math:`m`, value and gradient are in
+    expectation :math:`(1 - 1/m) / (1 - 1/N)` of those of the whole. Give it
+    :func:`varreg.distributed.gather` of the features, or the criterion ``sync=True``, for the
+    batch of all processes; accumulation has no such way, since a part is gone before the next
+    one comes: divide the weight by that factor. See :func:`per_channel` for maps of a convolution.
 
     Args:
         features: Floating-point tensor ``(N, ...)`` with at least two samples. Everything
@@ -72,8 +80,9 @@ def feature_variance(
     Raises:
         NonFiniteFeaturesError: If a feature is NaN or infinite.
         NotATensorError: If ``features`` is not a tensor.
+        SmallBatchError: If there is one sample only.
         ValueError: If ``features`` is not float16, bfloat16, float32 or float64, has fewer than
-            two axes, fewer than two samples or no feature, if ``sampling_ratio`` is outside
+            two axes, no sample or no feature, if ``sampling_ratio`` is outside
             (0, 1], or if ``generator`` cannot be used: it is none, ``torch.compile`` must not
             break the graph, or activation checkpointing computes its draw again.
 
@@ -105,6 +114,38 @@ def feature_variance(
     if validate:
         check_finite(variance, features=features)
     return variance
+
+
+def per_channel(features: Tensor) -> Tensor:
+    """Make each channel a feature, and each pixel a sample.
+
+    The maps of a convolution have two readings. As they are, each element of ``(C, H, W)`` is a
+    feature with a variance over the ``N`` images. Through this function each of ``C`` channels is
+    one, with a variance over all pixels of all images: how an image varies within itself counts
+    too. For a network that labels pixels the second is the one whose samples have labels.
+
+    Args:
+        features: ``(N, C, ...)``, with any axes for place.
+
+    Returns:
+        ``(N * places, C)``; the places of the first image come first.
+
+    Raises:
+        NotATensorError: If ``features`` is not a tensor.
+        ValueError: If it has fewer than two axes.
+
+    Example:
+        >>> maps = torch.tensor([[[0.0, 2.0]], [[0.0, 2.0]]])  # two images, one channel
+        >>> feature_variance(maps), feature_variance(per_channel(maps))
+        (tensor(0.), tensor(1.))
+    """
+    check_tensors(features=features)
+    if features.ndim < 2:
+        raise ValueError(
+            f"features have shape {tuple(features.shape)}; expected (N, C, ...) with an axis for "
+            "the channels"
+        )
+    return features.movedim(1, -1).flatten(0, -2)
 
 
 def draw_features(

@@ -10,10 +10,13 @@ without a gradient, from what the step has computed anyway:
     >>> total = cross_entropy + weight(cross_entropy, penalty, features) * penalty
     >>> total.backward()
 
-All are called alike. They change in training mode only; in eval mode, and where no gradients
-are recorded, they give the weight as it stands. What they have seen is in their ``state_dict``,
+All are called alike. They change in training mode only, once a step; in eval mode, and where no
+gradients are recorded, they give the weight as it stands (also in what re-entrant activation
+checkpointing reports of a step, whose gradient has the weight of that step). ``torch.compile``
+breaks the graph at a ``GradientRatio``. What they have seen is in their ``state_dict``,
 which moves with the network and resumes with it. With ``DistributedDataParallel`` each process
-has a weight of its own batch.
+has a weight of its own batch, unless the criterion that calls it has ``sync=True``: then all have
+the weight of the whole batch.
 """
 
 from __future__ import annotations
@@ -23,13 +26,23 @@ import math
 import torch
 from torch import Tensor, nn
 
-from varreg.checks import check_features, check_integer, check_number, check_tensors
+from varreg.checks import (
+    check_features,
+    check_flag,
+    check_integer,
+    check_number,
+    check_tensors,
+    in_backward,
+)
+from varreg.distributed import gather
 from varreg.variance import centred
 
 __all__ = ["GradientRatio", "RunningQuantile", "TargetWeight", "WarmUp", "gradient_ratio"]
 
 
-def gradient_ratio(cross_entropy: Tensor, penalty: Tensor, features: Tensor) -> Tensor:
+def gradient_ratio(
+    cross_entropy: Tensor, penalty: Tensor, features: Tensor, *, sync: bool = False
+) -> Tensor:
     r"""How much stronger the cross-entropy pulls at the features than the penalty does.
 
     .. math::
@@ -47,6 +60,8 @@ def gradient_ratio(cross_entropy: Tensor, penalty: Tensor, features: Tensor) -> 
         penalty: Scalar that depends on ``features``, before any weight.
         features: Floating-point tensor ``(N, ...)`` that both were computed from, and that
             needs a gradient.
+        sync: Whether the batch is that of all processes, with a penalty of all of it, see
+            :func:`varreg.distributed.gather`; every process must call this then.
 
     Returns:
         Scalar tensor without a gradient, float32, or float64 for such features. 0 where the
@@ -62,7 +77,8 @@ def gradient_ratio(cross_entropy: Tensor, penalty: Tensor, features: Tensor) -> 
         >>> gradient_ratio(4 * features.sum(), features.sum(), features)
         tensor(4.)
     """
-    check_features(features)
+    check_flag("sync", sync)
+    check_features(features, least=1)
     norms = []
     scale = features.shape[0] * math.sqrt(features[0].numel())
     for name, loss in {"cross_entropy": cross_entropy, "penalty": penalty}.items():
@@ -82,11 +98,33 @@ def gradient_ratio(cross_entropy: Tensor, penalty: Tensor, features: Tensor) -> 
             )
         wide = torch.promote_types(gradient.dtype, torch.float32)
         norms.append(torch.linalg.vector_norm(gradient.detach(), dtype=wide))
+    if sync:  # the part of this process; in float64, where no square underflows
+        of_each = gather((torch.stack(norms).double() / scale).unsqueeze(0))
+        norms = torch.linalg.vector_norm(of_each, dim=0).to(norms[0].dtype)
     ratio = norms[0] / norms[1]
     return torch.where(ratio.isfinite(), ratio, torch.nan)
 
 
-class GradientRatio(nn.Module):
+class _Learning(nn.Module):
+    """A module that changes once a training step."""
+
+    learned_forward = False
+
+    def learns(self) -> bool:
+        """Whether this is a step that it has not seen.
+
+        Activation checkpointing runs a step again in the backward pass. Only the re-entrant kind
+        has run it without gradients before, where nothing was learned.
+        """
+        if not self.training or not torch.is_grad_enabled():
+            return False
+        again = not torch.compiler.is_compiling() and in_backward()
+        if not again:
+            self.learned_forward = True
+        return not (again and self.learned_forward)
+
+
+class GradientRatio(_Learning):
     r"""The weight at which the penalty pulls at the features with a set share of the force.
 
     .. math::
@@ -105,6 +143,7 @@ class GradientRatio(nn.Module):
     Args:
         rho: :math:`\rho \ge 0`.
         smoothing: :math:`\beta` in [0, 1); at 0 each step has its own ratio.
+        sync: As for :func:`gradient_ratio`. ``PenalizedLoss(..., sync=True)`` sets it.
 
     Raises:
         ValueError: If a parameter is outside its range.
@@ -119,8 +158,10 @@ class GradientRatio(nn.Module):
     average: Tensor
     share: Tensor
 
-    def __init__(self, rho: float = 0.01, smoothing: float = 0.9) -> None:
+    def __init__(self, rho: float = 0.01, smoothing: float = 0.9, *, sync: bool = False) -> None:
         super().__init__()
+        check_flag("sync", sync)
+        self.sync = sync
         self.rho = _number("rho", rho)
         self.smoothing = _share("smoothing", smoothing)
         self.register_buffer("average", torch.zeros(()))
@@ -137,16 +178,17 @@ class GradientRatio(nn.Module):
         Raises:
             ValueError: As :func:`gradient_ratio`, in training mode.
         """
-        if self.training and torch.is_grad_enabled():
-            _smooth(self, gradient_ratio(cross_entropy, penalty, features))
+        if self.learns():
+            _smooth(self, gradient_ratio(cross_entropy, penalty, features, sync=self.sync))
         return self.rho * _averaged(self, 0.0)
 
     def extra_repr(self) -> str:
         """Show the parameters when the module is printed."""
-        return f"rho={self.rho}, smoothing={self.smoothing}"
+        synced = ", sync=True" if self.sync else ""
+        return f"rho={self.rho}, smoothing={self.smoothing}{synced}"
 
 
-class TargetWeight(nn.Module):
+class TargetWeight(_Learning):
     r"""A weight for as long as the penalty is above a share of what it was at the start.
 
     .. math::
@@ -190,7 +232,7 @@ class TargetWeight(nn.Module):
         """
         check_tensors(penalty=penalty)
         now = penalty.detach().reshape(())
-        if self.training and torch.is_grad_enabled():
+        if self.learns():
             first = (self.start == 0) & (now > 0) & now.isfinite()
             self.start.copy_(torch.where(first, now, self.start))
         above = (self.start > 0) & (now > self.target * self.start)
@@ -201,7 +243,7 @@ class TargetWeight(nn.Module):
         return f"weight={self.weight}, target={self.target}"
 
 
-class WarmUp(nn.Module):
+class WarmUp(_Learning):
     r"""Another weight, off for the first steps and then faded in.
 
     The weight of step :math:`t = 0, 1, \dots` is multiplied by 0 for the first ``off`` steps,
@@ -249,7 +291,7 @@ class WarmUp(nn.Module):
         full = self.weight
         if isinstance(full, nn.Module):
             full = full(cross_entropy, penalty, features)
-        learns = self.training and torch.is_grad_enabled()
+        learns = self.learns()
         begun = self.step - self.off + (1 if learns else 0)  # steps since, with this one
         if learns:
             self.step.add_(1)
@@ -261,7 +303,7 @@ class WarmUp(nn.Module):
         return f"{shown}off={self.off}, ramp={self.ramp}"
 
 
-class RunningQuantile(nn.Module):
+class RunningQuantile(_Learning):
     r"""A threshold for :func:`varreg.penalties.excess_variance` that follows the network.
 
     The quantile of the variances of the features over the batch, smoothed over steps as by
@@ -309,7 +351,7 @@ class RunningQuantile(nn.Module):
         flat = features.detach().flatten(1)
         flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
         now = torch.quantile(centred(flat).square().mean(0), self.quantile)
-        if self.training and torch.is_grad_enabled():
+        if self.learns():
             _smooth(self, now)
         return _averaged(self, now)
 

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from varreg.lab.runs import RunSpec
 
-__all__ = ["PREDICTED", "REPRODUCTION", "ROBUSTNESS", "STUDIES", "specs"]
+__all__ = ["PREDICTED", "REPRODUCTION", "ROBUSTNESS", "STUDIES", "WHEN", "specs"]
 
 REPRODUCTION = (
     "chest_paper",
@@ -24,7 +24,10 @@ REPRODUCTION = (
 )
 """What the verdicts on the paper rest on."""
 
-STUDIES = (*REPRODUCTION, "rivals_tuning", "rivals")
+WHEN = ("few_images", "few_images_weights", "wrong_labels", "networks")
+"""Where the penalty and its rivals help, at the strengths that BreastMNIST chose."""
+
+STUDIES = (*REPRODUCTION, "rivals_tuning", "rivals", *WHEN)
 
 
 PREDICTED = ("chest_paper", "chest", "skin_paper", "skin", "rivals")

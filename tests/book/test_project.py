@@ -116,9 +116,10 @@ def test_citation_has_what_the_format_requires():
     assert citation["license"] == PROJECT["license"] == "MIT"
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", ROOT / "book/method.md"], ids=lambda p: p.name
-)
+PYTHON = [ROOT / "README.md", ROOT / "book/method.md", ROOT / "book/training.md"]
+
+
+@pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.name)
 def test_python_in_the_pages_runs(page):
     blocks = fenced(page, "python")
     assert blocks

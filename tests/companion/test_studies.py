@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from companion.studies import (
+    REPRODUCTION,
     STUDIES,
     ambiguities,
     chest,
@@ -86,6 +87,10 @@ def of(study: str, **fields: object) -> list[RunSpec]:
         ("edges", 2 * 2 * 10),
         ("inert_lambda", 5 * 3 * 3),
         ("ambiguities", (2 * (10 + 10) - 2 + 2 * (8 + 8) - 2) * 5),
+        ("few_images", 2 * 10 * 5 * 10),
+        ("few_images_weights", 2 * 3 * 5 * (1 + 2 * 6)),
+        ("wrong_labels", 2 * 10 * (1 + 2 * 3) * 10),
+        ("networks", 10 * 7 * 10),
     ],
 )
 def test_number_of_runs(recorded_grid, study, count):
@@ -95,7 +100,7 @@ def test_number_of_runs(recorded_grid, study, count):
     assert {spec.study for spec in listed} == {study}
 
 
-@pytest.mark.parametrize("study", [study for study in STUDIES if "rivals" not in study])
+@pytest.mark.parametrize("study", REPRODUCTION)
 def test_every_setting_has_the_same_seeds_and_comes_seed_by_seed(recorded_grid, study):
     listed = specs(study)
     settings: dict[RunSpec, list[int]] = {}

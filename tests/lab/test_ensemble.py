@@ -261,6 +261,8 @@ def test_members_that_do_not_belong_together(make_dataset):
     refused("a generator that members share", criteria=criteria[:1] * 2)
     other = members(data, (0,), weight=0.2, ratio=0.5)[1]
     refused("the criteria differ: .*0.1.* and .*0.2", criteria=criteria[:1] + other)
+    own = VariancePenalizedLoss("binary", classification=nn.BCEWithLogitsLoss())
+    refused("leave classification out, or train each member by itself", criteria=[own] * 2)
     deep = build("paper_cnn_deep", in_channels=1, size=12, n_outputs=1)
     refused("parameters of different names or shapes", models=[models[0], deep])
     refused("epochs is 0", epochs=0)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from varreg.features import FeatureTap
 from varreg.lab.models import MODELS, build, count_parameters
 
 
@@ -95,13 +96,33 @@ def test_default_weights_are_those_of_pytorch():
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("channels", "size", "outputs"), [(1, 28, 1), (3, 13, 7)])
 def test_maps_images_to_logits(name, channels, size, outputs):
+    if name == "small_vit":
+        size -= size % 4
     model = build(name, in_channels=channels, size=size, n_outputs=outputs)
     assert model(torch.randn(2, channels, size, size)).shape == (2, outputs)
 
 
-def test_resnet18_takes_volumes():
-    model = build("resnet18", in_channels=1, size=16, n_outputs=11, spatial_dims=3)
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("paper")])
+def test_takes_volumes(name):
+    model = build(name, in_channels=1, size=16, n_outputs=11, spatial_dims=3)
     assert model(torch.randn(2, 1, 16, 16, 16)).shape == (2, 11)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_features_of_every_network_are_found(name):
+    model = build(name, in_channels=1, size=28, n_outputs=1)
+    tap = FeatureTap(model)
+    model(torch.randn(2, 1, 28, 28))
+    assert tap.take().ndim == 2
+    assert tap.layer == ("fc" if "resnet" in name else "head")
+
+
+def test_widths_are_half_one_and_three_times():
+    counts = [
+        build(name, in_channels=1, size=28, n_outputs=1).head.in_features
+        for name in ("small_cnn_half", "small_cnn", "small_cnn_wide")
+    ]
+    assert counts == [16 * 49, 32 * 49, 96 * 49]
 
 
 def test_the_same_seed_gives_the_same_weights():
@@ -121,6 +142,7 @@ def test_the_same_seed_gives_the_same_weights():
         ({"size": 3}, "size=3, .*size must be 4 or more"),
         ({"in_channels": 0}, "in_channels=0"),
         ({"n_outputs": 0}, "n_outputs=0"),
+        ({"name": "small_vit", "size": 30}, "size=30; a transformer on 4 patches an edge takes"),
         ({"name": "paper_cnn", "spatial_dims": 3}, "paper_cnn takes 2D images, not 3D; use"),
     ],
 )

@@ -24,6 +24,7 @@ from varreg.lab.corruptions import corrupted
 from varreg.lab.datasets import Dataset, UnknownDatasetError
 from varreg.lab.ledger import Ledger, LedgerError
 from varreg.lab.runs import MissingRunsError, RunSpec, execute, execute_many, groups, run_all
+from varreg.lab.subsets import nested_rows
 from varreg.lab.training import NonFiniteLossError, Scaling, predict
 from varreg.loss import PUBLISHED
 
@@ -63,6 +64,10 @@ OTHER = {
     "precision": "bfloat16",
     "augment": True,
     "strength": 0.5,
+    "train_share": 0.5,
+    "wrong_labels": 0.2,
+    "wrong_kind": "by_class",
+    "draw": 1,
 }
 
 
@@ -79,6 +84,8 @@ def test_every_field_changes_the_key(field):
     usual = spec(method="penalized", variance_weight=0.1)
     if field == "strength":
         usual = spec(method="feature_l2", strength=0.1)
+    if field in ("wrong_kind", "draw"):
+        usual = spec(wrong_labels=0.1)
     assert dataclasses.replace(usual, **{field: OTHER[field]}).key != usual.key
 
 
@@ -194,6 +201,14 @@ def test_the_key_follows_from_what_is_recorded(study):
         ({"normalize": "half"}, "normalize is 'half'; allowed are standard, unit"),
         ({"init": "he"}, "init is 'he'; allowed are default, glorot"),
         ({"precision": "float16"}, "precision is 'float16'; allowed are float32, bfloat16"),
+        ({"train_share": 0.0}, r"train_share is 0.0; it must lie in \(0, 1\]"),
+        ({"train_share": 1.5}, "train_share is 1.5"),
+        ({"wrong_labels": -0.1}, r"wrong_labels is -0.1; it must lie in \[0, 1\]"),
+        ({"wrong_labels": float("nan")}, "wrong_labels is nan"),
+        ({"wrong_labels": 0.1, "wrong_kind": "all"}, "wrong_kind is 'all'; allowed are random, by"),
+        ({"wrong_kind": "by_class"}, "wrong_kind='by_class' with wrong_labels=0; no label is"),
+        ({"train_share": 0.5, "draw": -1}, "draw is -1; it must be 0"),
+        ({"draw": 1}, "draw=1 of nothing: all images, with the labels they have"),
     ],
 )
 def test_refuses(given, message):
@@ -721,3 +736,25 @@ def test_robustness_is_recorded_where_it_is_asked_for(tmp_path):
         for _, _, images in corrupted(data.test.images)
     ]
     assert row["corrupted_cross_entropy"] == pytest.approx(np.mean(found), rel=1e-6)
+
+
+def test_a_run_learns_from_the_images_and_labels_that_it_says():
+    usual = runs.load_data(spec())
+    few = runs.load_data(spec(train_share=0.25, draw=1))
+    rows = nested_rows(usual.train.labels, 0.25, 1)
+    assert torch.equal(few.train.images, usual.train.images[rows])
+    assert torch.equal(few.train.labels, usual.train.labels[rows])
+    assert few.val is usual.val
+    assert few.test is usual.test
+    wrong = runs.load_data(spec(wrong_labels=0.25, wrong_kind="by_class"))
+    assert wrong.train.images is usual.train.images
+    assert (wrong.train.labels != usual.train.labels).any()
+    assert (wrong.val.labels != usual.val.labels).any()
+    assert wrong.test is usual.test
+
+
+def test_few_images_with_wrong_labels_are_few_and_then_wrong():
+    both = runs.load_data(spec(train_share=0.5, wrong_labels=0.1))
+    few = runs.load_data(spec(train_share=0.5))
+    assert torch.equal(both.train.images, few.train.images)
+    assert (both.train.labels != few.train.labels).sum() == round(0.1 * len(few.train))

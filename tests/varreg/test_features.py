@@ -588,3 +588,24 @@ def test_a_layer_that_gets_keywords_only_says_so():
         pytest.raises(ValueError, match=r"'head' was called with keyword .* capture='output'"),
     ):
         model(torch.zeros(2, 3))
+
+
+def test_data_parallel_is_refused():
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
+    with pytest.raises(ValueError, match=r"nn.DataParallel runs copies .*DistributedDataParallel"):
+        FeatureTap(nn.DataParallel(network))
+    for layer in (None, "2"):
+        with FeatureTap(network, layer):
+            # As nn.DataParallel makes them, one for each of several devices.
+            replica = network[2]._replicate_for_data_parallel()
+            replica.weight, replica.bias = network[2].weight, network[2].bias
+            with pytest.raises(ValueError, match=r"nn.DataParallel runs copies of the model"):
+                replica(torch.zeros(2, 3))
+
+
+@pytest.mark.cuda
+def test_data_parallel_on_one_device_runs_the_model_itself():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1)).cuda()
+    with FeatureTap(model) as tap:
+        nn.DataParallel(model, device_ids=[0])(torch.zeros(2, 4).cuda())
+        assert tap.take().shape == (2, 3)

@@ -400,6 +400,11 @@ def _common(
     for criterion in criteria:
         if repr(criterion) != repr(first):
             raise ValueError(f"the criteria differ: {first} and {criterion}; use one setting")
+    if any(criterion.classification is not None for criterion in criteria):
+        raise ValueError(
+            "a criterion has a classification loss of its own; members of an ensemble train on the "
+            "cross-entropy: leave classification out, or train each member by itself with fit"
+        )
     own = {id(criterion.generator) for criterion in criteria if criterion.generator is not None}
     if first.feature_sampling_ratio < 1 and len(own) < len(criteria):
         raise ValueError(

@@ -135,12 +135,12 @@ class _ViewVariance(nn.Module):
         super().__init__()
         self.of_logits = of_logits
 
-    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+    def forward(self, features: Tensor, logits: Tensor, views: int = 2) -> Tensor:
         if not self.training:
             return features.new_zeros(())
         if self.of_logits:
-            return penalties.logit_view_variance(logits, validate=False)
-        return penalties.view_variance(features, validate=False)
+            return penalties.logit_view_variance(logits, views, validate=False)
+        return penalties.view_variance(features, views, validate=False)
 
 
 def _over_views(title: str, *, of_logits: bool) -> Method:

@@ -6,7 +6,16 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-__all__ = ["MODELS", "Init", "PaperCNN", "SmallCNN", "build", "count_parameters", "with_dropout"]
+__all__ = [
+    "MODELS",
+    "Init",
+    "PaperCNN",
+    "PatchTransformer",
+    "SmallCNN",
+    "build",
+    "count_parameters",
+    "with_dropout",
+]
 
 Init = Literal["default", "glorot"]
 
@@ -57,7 +66,7 @@ class SmallCNN(nn.Module):
         in_channels: Channels of the image.
         size: Height and width (and depth) in pixels, 4 or more.
         n_outputs: Logits: 1 for binary tasks, else the number of classes.
-        width: Times as many channels.
+        width: Times as many channels; 0.5 for half of them.
         norm: Batch normalization behind each convolution.
         spatial_dims: 2 for images, 3 for volumes.
 
@@ -72,7 +81,7 @@ class SmallCNN(nn.Module):
         in_channels: int,
         size: int,
         n_outputs: int,
-        width: int = 1,
+        width: float = 1,
         norm: bool = False,
         spatial_dims: int = 2,
     ) -> None:
@@ -82,17 +91,63 @@ class SmallCNN(nn.Module):
             3: (nn.Conv3d, nn.MaxPool3d, nn.BatchNorm3d),
         }[spatial_dims]
         layers: list[nn.Module] = []
-        for before, after in ((in_channels, 16 * width), (16 * width, 32 * width)):
+        first, second = int(16 * width), int(32 * width)
+        for before, after in ((in_channels, first), (first, second)):
             layers.append(conv(before, after, 3, padding=1))
             if norm:
                 layers.append(batch_norm(after))
             layers += [pool(2), nn.ReLU(inplace=True)]
         self.features = nn.Sequential(*layers, nn.Flatten())
-        self.head = nn.Linear(32 * width * (size // 4) ** spatial_dims, n_outputs)
+        self.head = nn.Linear(second * (size // 4) ** spatial_dims, n_outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(N, C, size, size)`` to logits ``(N, n_outputs)``."""
         return self.head(self.features(images))
+
+
+class PatchTransformer(nn.Module):
+    """A small vision transformer on patches of a quarter of an edge: MONAI's, and its head apart.
+
+    Three layers of four heads and 64 dimensions; the features are those of the class token.
+
+    Args:
+        in_channels: Channels of the image.
+        size: Height and width (and depth) in pixels, a multiple of 4.
+        n_outputs: Logits: 1 for binary tasks, else the number of classes.
+        spatial_dims: 2 for images, 3 for volumes.
+
+    Example:
+        >>> import torch
+        >>> model = PatchTransformer(in_channels=1, size=28, n_outputs=7)
+        >>> model(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 7])
+    """
+
+    def __init__(self, in_channels: int, size: int, n_outputs: int, spatial_dims: int = 2) -> None:
+        super().__init__()
+        if size % 4:
+            raise ValueError(
+                f"size={size}; a transformer on 4 patches an edge takes multiples of 4"
+            )
+        from monai.networks.nets import ViT
+
+        self.features = ViT(
+            in_channels,
+            (size,) * spatial_dims,
+            (size // 4,) * spatial_dims,
+            hidden_size=64,
+            mlp_dim=128,
+            num_layers=3,
+            num_heads=4,
+            classification=True,
+            spatial_dims=spatial_dims,
+        )
+        self.features.classification_head = nn.Identity()
+        self.head = nn.Linear(64, n_outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``(N, C, size, size)`` to logits ``(N, n_outputs)``."""
+        return self.head(self.features(images)[0])
 
 
 def with_dropout(model: nn.Module, share: float) -> nn.Module:
@@ -124,6 +179,9 @@ MODELS = (
     "small_cnn",
     "small_cnn_norm",
     "small_cnn_wide",
+    "small_cnn_half",
+    "small_resnet",
+    "small_vit",
     "resnet18",
 )
 
@@ -143,7 +201,9 @@ def build(
         name: One of :data:`MODELS`. ``"paper_cnn_deep"`` has a third pair of convolutions: the
             paper's text calls the skin network deeper, the released one is not.
             ``"small_cnn_norm"`` has batch normalization, ``"small_cnn_wide"`` three times as
-            many channels. ``"resnet18"`` is MONAI's. All but the paper's take volumes, too.
+            many channels and ``"small_cnn_half"`` half as many. ``"resnet18"`` is MONAI's, and
+            ``"small_resnet"`` a residual network of a block a stage of it, ``"small_vit"`` a
+            :class:`PatchTransformer`. All but the paper's take volumes, too.
         in_channels: Channels of the image.
         size: Height and width (and depth) in pixels.
         n_outputs: Logits: 1 for binary tasks, else the number of classes.
@@ -168,15 +228,15 @@ def build(
             f"size={size}, in_channels={in_channels}, n_outputs={n_outputs}; size must be {least} "
             "or more, the others 1 or more"
         )
-    if name == "resnet18":
-        from monai.networks.nets import resnet18
-
-        model = resnet18(
-            spatial_dims=spatial_dims, n_input_channels=in_channels, num_classes=n_outputs
-        )
+    if name in ("resnet18", "small_resnet"):
+        model = _resnet(name, in_channels, n_outputs, spatial_dims)
+    elif name == "small_vit":
+        model = PatchTransformer(in_channels, size, n_outputs, spatial_dims)
     elif name.startswith("small_cnn"):
-        width, norm = (3 if name == "small_cnn_wide" else 1), name == "small_cnn_norm"
-        model = SmallCNN(in_channels, size, n_outputs, width, norm, spatial_dims)
+        width = {"small_cnn_wide": 3, "small_cnn_half": 0.5}.get(name, 1)
+        model = SmallCNN(
+            in_channels, size, n_outputs, width, name == "small_cnn_norm", spatial_dims
+        )
     else:
         if spatial_dims != 2:
             raise ValueError(f"{name} takes 2D images, not {spatial_dims}D; use 'small_cnn'")
@@ -188,6 +248,21 @@ def build(
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
     return model
+
+
+def _resnet(name: str, in_channels: int, n_outputs: int, spatial_dims: int) -> nn.Module:
+    from monai.networks.nets import ResNet, resnet18
+
+    given = {
+        "spatial_dims": spatial_dims,
+        "n_input_channels": in_channels,
+        "num_classes": n_outputs,
+    }
+    if name == "resnet18":
+        return resnet18(**given)
+    # As for images of a few dozen pixels: a first layer that halves nothing.
+    small = {"conv1_t_size": 3, "conv1_t_stride": 1, "no_max_pool": True}
+    return ResNet("basic", [1, 1, 1, 1], [16, 32, 64, 64], **small, **given)
 
 
 def count_parameters(model: nn.Module) -> int:

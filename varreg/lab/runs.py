@@ -26,6 +26,7 @@ from varreg.lab.machine import commit, stamp
 from varreg.lab.methods import METHODS, Changes
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.predictions import Predictions
+from varreg.lab.subsets import WrongLabels, check_subset, fewer, mislabelled
 from varreg.lab.sweeps import carry_out, check_sweep
 from varreg.lab.training import (
     Criterion,
@@ -118,10 +119,15 @@ class RunSpec(Settings):
         shuffle_blocks: Shuffle the 4 x 4 blocks of every image in the same way, see
             :func:`varreg.lab.augment.shuffle_blocks`.
         strength: Of the method, for one that has a strength: what it is says the method's entry.
+        train_share: Of the training images, in (0, 1], see :func:`varreg.lab.subsets.nested_rows`.
+        wrong_labels: Share of the training and validation labels, in [0, 1], see
+            :func:`varreg.lab.subsets.wrong_labels`.
+        wrong_kind: Which labels those are: ``"random"`` or ``"by_class"``.
+        draw: Which draw of these images and of these labels, 0 or more.
 
     Raises:
-        ValueError: If a value is not allowed, or method, weight and strength contradict each
-            other.
+        ValueError: If a value is not allowed, method, weight and strength contradict each other,
+            or ``wrong_kind`` or ``draw`` says how what is not done is done.
 
     Example:
         >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
@@ -143,6 +149,10 @@ class RunSpec(Settings):
     equalize: bool = False
     shuffle_blocks: bool = False
     strength: float = 0.0
+    train_share: float = 1.0
+    wrong_labels: float = 0.0
+    wrong_kind: str = "random"
+    draw: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,13 +163,24 @@ class RunSpec(Settings):
                 f"split of {self.dataset} is {self.split!r}; allowed are "
                 f"{', '.join(datasets.splits(self.dataset))}, or None for the first"
             )
-        for name, allowed in (("model", models.MODELS), ("init", get_args(models.Init))):
+        for name, allowed in (
+            ("model", models.MODELS),
+            ("init", get_args(models.Init)),
+            ("wrong_kind", get_args(WrongLabels)),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}"
                 )
         check_penalty(self.variance_weight, self.feature_sampling_ratio, self.lambda_)
         check_weight("strength", self.strength)
+        check_subset(self.train_share, self.wrong_labels, self.draw)
+        if self.draw and self.train_share == 1 and self.wrong_labels == 0:
+            raise ValueError(f"draw={self.draw} of nothing: all images, with the labels they have")
+        if self.wrong_kind != "random" and self.wrong_labels == 0:
+            raise ValueError(
+                f"wrong_kind={self.wrong_kind!r} with wrong_labels=0; no label is wrong"
+            )
         method = METHODS[self.method]
         for name, needed in {
             "variance_weight": method.weighted,
@@ -593,8 +614,13 @@ def provenance(data: datasets.Dataset, device: torch.device, seconds: float) -> 
 
 
 def load_data(spec: RunSpec, root: str | Path | None = None) -> datasets.Dataset:
-    """The data set of a run, its images prepared as the run says."""
-    return _prepared(spec.dataset, spec.size, spec.split, root, spec.equalize, spec.shuffle_blocks)
+    """The data set of a run, its images prepared and drawn as the run says."""
+    data = _prepared(spec.dataset, spec.size, spec.split, root, spec.equalize, spec.shuffle_blocks)
+    if spec.train_share < 1:
+        data = fewer(data, spec.train_share, spec.draw)
+    if spec.wrong_labels:
+        data = mislabelled(data, spec.wrong_labels, spec.wrong_kind, spec.draw)
+    return data
 
 
 def run_all(

@@ -1,0 +1,34 @@
+"""Does it help in other networks? The methods of ``few_images`` on BreastMNIST, network by network.
+
+Three widths of the small network, with batch normalization, the paper's, a small residual network
+and a small vision transformer.
+"""
+
+from __future__ import annotations
+
+from companion.studies.few_images import METHODS, settings
+from varreg.lab.runs import RunSpec
+
+__all__ = ["NETWORKS", "SEEDS", "specs"]
+
+STUDY = "networks"
+SEEDS = range(10)
+NETWORKS = (
+    "small_cnn_half",
+    "small_cnn",
+    "small_cnn_wide",
+    "small_cnn_norm",
+    "paper_cnn",
+    "small_resnet",
+    "small_vit",
+)
+
+
+def specs() -> list[RunSpec]:
+    """List the runs, seed by seed."""
+    return [
+        settings(STUDY, "breastmnist", name, seed, model=model)
+        for seed in SEEDS
+        for model in NETWORKS
+        for name in METHODS
+    ]
