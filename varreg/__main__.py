@@ -36,8 +36,8 @@ def _carry_out(arguments: Sequence[str] | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m varreg",
-        description="Ask whether the penalty fits a model; show, fetch and check data sets; say what "
-        "this machine has.",
+        description="Ask whether the penalty is worth a try; show, fetch and check data sets; say "
+        "what this machine has.",
         epilog="What the book records is run with python -m companion, in a checkout.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -37,13 +37,13 @@ PATIENCE = 30.0
 #: What validation chose where a weight that sets itself was tried.
 RHO = next(float(f"{one.strength:.1g}") for one in EVIDENCE if one.method == "self_setting")
 
-# What an operation of one input is called that neither mixes images nor sets a scale of its own.
-_TRANSPARENT = (
-    "Relu", "LeakyRelu", "PreluKernel", "Elu", "Gelu", "Silu", "Hardswish", "Hardtanh", "Mul",
-    "NativeDropout", "Mean", "AdaptiveAvgPool", "MkldnnAdaptiveAvgPool", "AvgPool", "MaxPool",
-    "View", "UnsafeView", "Reshape", "ReshapeAlias", "Squeeze", "Unsqueeze", "Clone", "Alias",
-    "Select", "Slice", "Transpose", "Permute", "ToCopy",
+# Operations of one input between batch normalization and the features: those that keep a variance
+# up to a factor, and those that act on each value alone.
+_KEEPS = (
+    "Mul", "NativeDropout", "View", "UnsafeView", "Reshape", "ReshapeAlias", "Squeeze", "Unsqueeze",
+    "Clone", "Alias", "Transpose", "Permute", "ToCopy",
 )  # fmt: skip
+_EACH = ("Relu", "LeakyRelu", "PreluKernel", "Elu", "Gelu", "Silu", "Hardswish", "Hardtanh")
 
 
 @dataclass(frozen=True)
@@ -267,33 +267,36 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def _normalization(model: nn.Module, features: Tensor) -> tuple[str | None, bool]:
-    """The batch normalization that made the features, and whether it has no scales to learn.
+    """The batch normalization right before the features, and whether it fixes their variance.
 
-    Sought in the graph that made them, through what has one input and sets no scale.
+    Sought in the graph that made them. A pool or a mean in between mixes what was normalized, and
+    leaves the variance between images free.
     """
-    node = features.grad_fn
+    node, fixed = features.grad_fn, True
     while node is not None:
         if "BatchNorm" in node.name():
             if not getattr(node, "_saved_training", True):
-                return None, False  # it uses what it has seen: a variance is free to change
-            mean = getattr(node, "_saved_running_mean", None)
-            scale = getattr(node, "_saved_weight", None)
-            for name, module in model.named_modules():
-                own = (getattr(module, "running_mean", None), getattr(module, "weight", None))
-                if any(
-                    isinstance(mine, Tensor)
-                    and saved is not None
-                    and saved.data_ptr() == mine.data_ptr()
-                    for mine, saved in zip(own, (mean, scale), strict=True)
-                ):
-                    learned = getattr(module, "weight", None)
-                    return name, learned is None or not learned.requires_grad
-            return "?", False
-        inputs = [fn for fn, _ in node.next_functions if fn is not None]
-        if len(inputs) != 1 or not node.name().startswith(_TRANSPARENT):
+                return None, False  # it normalizes by what it remembers, not by the batch
+            name, scale = _named(model, node)
+            return name, fixed and (scale is None or not scale.requires_grad)
+        inputs = [before for before, _ in node.next_functions if before is not None]
+        if len(inputs) != 1 or not node.name().startswith((*_KEEPS, *_EACH)):
             return None, False
+        fixed = fixed and node.name().startswith(_KEEPS)
         node = inputs[0]
     return None, False
+
+
+def _named(model: nn.Module, node: Any) -> tuple[str, Tensor | None]:
+    """The layer that a batch normalization in the graph is of, and its scales."""
+    attributes = {"running_mean": "_saved_running_mean", "weight": "_saved_weight"}
+    for name, module in model.named_modules():
+        for own, saved in attributes.items():
+            mine, kept = getattr(module, own, None), getattr(node, saved, None)
+            both = isinstance(mine, Tensor) and isinstance(kept, Tensor)
+            if both and mine.data_ptr() == kept.data_ptr():
+                return name, getattr(module, "weight", None)
+    return "without a name", getattr(node, "_saved_weight", None)
 
 
 def _count(loader: Iterable[Any], seen: _Seen) -> int | None:
@@ -326,8 +329,8 @@ def _advise(seen: _Seen, images: int | None, augmented: bool, task: Task) -> Adv
         )
     if seen.pinned:
         hindrances.append(
-            f"Batch normalization ({seen.normalization!r}) without scales that learn stands right "
-            "before the features: their variance over a batch is what it is."
+            f"Batch normalization ({seen.normalization!r}) without scales that learn makes the "
+            "features: their variance over a batch cannot change. Tap features before it."
         )
     elif seen.normalization is not None:
         answer = "don't" if answer == "don't" else "unclear"

@@ -13,12 +13,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import varreg
 from varreg.weights import GradientRatio
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 #: What a script imports beside PyTorch and this package.
 NEEDS = {
+    "ask_first": [],
     "plain_loop": [],
     "lightning_module": ["lightning"],
     "hf_trainer": ["transformers", "accelerate"],
@@ -83,6 +85,22 @@ def close(value: float) -> object:
 def pays_and_learns(total: float, cross_entropy: float, before: float, after: float) -> None:
     assert total > 1.001 * cross_entropy
     assert after < 0.98 * before
+
+
+def test_ask_first(run, capsys):
+    ran = run("ask_first")
+    said = capsys.readouterr().out
+    assert "Answer    try it" in said
+    model, loader, task = ran["mine"]()
+    batches = list(loader)
+    hands = [ByHand(model[:-1](x), model[-1], y) for x, y in batches[:8]]
+    advice = varreg.recommend(model, batches, task, images=600)
+    assert advice.ratio == close(np.median([hand.ratio for hand in hands]))
+    assert advice.mean_variance == close(np.mean([hand.penalty for hand in hands]))
+    assert f"rho={advice.rho:g}" in said
+    for script in SCRIPTS:  # what the probe suggests is what the examples do
+        rhos = re.findall(r"rho=([\d.]+)", script.read_text())
+        assert {float(rho) for rho in rhos} <= {advice.rho}
 
 
 def test_plain_loop(run):
