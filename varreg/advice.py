@@ -161,9 +161,9 @@ def recommend(
     seen = _look(model, loader, task, layer, batches, step or _step)
     if images is None:
         images = _count(loader, seen)
-    left_over = images is not None and not getattr(loader, "drop_last", False)
-    if left_over and images % max(seen.sizes) == 1:
-        seen.sizes.append(1)
+    size, drops = getattr(loader, "batch_size", None), getattr(loader, "drop_last", False)
+    if images is not None and size is not None and not drops and images % size == 1:
+        seen.sizes.append(1)  # the last batch of an epoch
     return _advise(seen, images, augmented, task)
 
 
@@ -173,12 +173,10 @@ class _Seen:
 
     sizes: list[int] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
-    measured: int = 0  # batches that have a variance
+    variances: list[Tensor] = field(default_factory=list)  # of each feature
     layer: str = ""
     features: int = 0
-    variances: Tensor | None = None
-    low: Tensor | None = None
-    high: Tensor | None = None
+    dead: float = 0.0
     frozen: bool = False
     normalization: str | None = None
     pinned: bool = False
@@ -194,23 +192,21 @@ def _look(
     step: Callable[[nn.Module, Any], tuple[Tensor, Tensor]],
 ) -> _Seen:
     seen, start = _Seen(), time.monotonic()
+    lows, highs = [], []
     with _unchanged(model), FeatureTap(model, layer) as tap, torch.enable_grad():
         model.train()
         source = iter(loader)
         for batch in source:
             logits, target = step(model, batch)
             features = tap.take()
-            seen.layer, seen.sizes = tap.layer or "", [*seen.sizes, len(features)]
-            seen.features = features[0].numel()
+            seen.sizes.append(len(features))
+            seen.layer, seen.features = str(tap.layer), features[0].numel()
             seen.frozen = not features.requires_grad
             flat = features.detach().flatten(1).double()
-            low, high = flat.aminmax(dim=0)
-            seen.low = low if seen.low is None else torch.minimum(seen.low, low)
-            seen.high = high if seen.high is None else torch.maximum(seen.high, high)
+            lows.append(flat.amin(0))
+            highs.append(flat.amax(0))
             if len(features) > 1:
-                seen.measured += 1
-                variances = centred(flat).square().mean(0)
-                seen.variances = variances if seen.variances is None else seen.variances + variances
+                seen.variances.append(centred(flat).square().mean(0))
                 if not seen.frozen:
                     seen.normalization, seen.pinned = _normalization(model, features)
                     penalty = feature_variance(features, validate=False)
@@ -223,8 +219,8 @@ def _look(
         seen.all = next(source, None) is None
     if not seen.sizes:
         raise ValueError("the loader gave no batch; give one that holds training images")
-    if seen.variances is not None:
-        seen.variances /= seen.measured
+    same = torch.eq(torch.stack(lows).amin(0), torch.stack(highs).amax(0))
+    seen.dead = same.double().mean().item()
     return seen
 
 
@@ -293,8 +289,9 @@ def _named(model: nn.Module, node: Any) -> tuple[str, Tensor | None]:
     for name, module in model.named_modules():
         for own, saved in attributes.items():
             mine, kept = getattr(module, own, None), getattr(node, saved, None)
-            both = isinstance(mine, Tensor) and isinstance(kept, Tensor)
-            if both and mine.data_ptr() == kept.data_ptr():
+            if not isinstance(mine, Tensor) or not isinstance(kept, Tensor):
+                continue
+            if mine.data_ptr() == kept.data_ptr():
                 return name, getattr(module, "weight", None)
     return "without a name", getattr(node, "_saved_weight", None)
 
@@ -318,7 +315,7 @@ def _advise(seen: _Seen, images: int | None, augmented: bool, task: Task) -> Adv
             "The features need no gradient: what makes them is frozen, and the penalty would "
             "change nothing. Train some of the layers before them, or leave it."
         )
-    if seen.variances is None:
+    if not seen.variances:
         hindrances.append(
             "Every batch holds one image, and one image has no variance. Train on larger batches."
         )
@@ -342,22 +339,22 @@ def _advise(seen: _Seen, images: int | None, augmented: bool, task: Task) -> Adv
         )
     if hindrances:
         answer, reasons = "don't", hindrances
-    if seen.variances is not None:
+    if seen.variances:
         if min(seen.sizes) == 1:
             reasons.append("A last batch of one is refused: drop_last=True, or small_batch='skip'.")
         if max(seen.sizes) < FEW:
             reasons.append(f"Batches of {max(seen.sizes)} estimate a variance poorly.")
-    dead = (seen.low == seen.high).double().mean().item()
+    each = torch.stack(seen.variances).mean(0) if seen.variances else torch.tensor(math.nan)
     return Advice(
         answer=answer,
         reasons=tuple(reasons),
         layer=seen.layer,
         features=seen.features,
         images=images,
-        batches=seen.measured,
-        mean_variance=math.nan if seen.variances is None else seen.variances.mean().item(),
-        median_variance=math.nan if seen.variances is None else seen.variances.median().item(),
-        dead=dead,
+        batches=len(seen.variances),
+        mean_variance=each.mean().item(),
+        median_variance=each.median().item(),
+        dead=seen.dead,
         ratio=statistics.median(seen.ratios) if seen.ratios else None,
         rho=RHO,
         normalization=seen.normalization,
