@@ -13,8 +13,6 @@ from companion.studies import PREDICTED, ROBUSTNESS, STUDIES, specs
 from varreg.endings import ended
 from varreg.lab.runs import run_all
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -30,7 +28,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _carry_out(arguments: Sequence[str] | None) -> None:
     given = _parser().parse_args(arguments)
-    given.call(given)
+    if given.results:  # the choice of a weight reads the ledger of `grid` from the same folder
+        os.environ["VARREG_RESULTS"] = given.results
+    if given.command == "run":
+        run_all(
+            units(given.study) if given.study in PROBES else specs(given.study),
+            jobs=given.jobs,
+            dask=given.dask,
+            limit=given.limit,
+            predictions=given.study in PREDICTED,
+            robustness=given.study in ROBUSTNESS,
+            root=given.root,
+            device=given.device,
+        )
+    print(status())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,10 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Record the runs that the book is made from, and say how many there are.",
         epilog="Data sets are fetched and checked with python -m varreg data.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
     run = commands.add_parser("run", help="train and record what a study or probe lacks")
-    run.set_defaults(call=_run)
     run.add_argument("study", choices=(*STUDIES, *PROBES))
     run.add_argument("--limit", type=int, help="record at most so many runs, then stop")
     where = run.add_mutually_exclusive_group()
@@ -52,36 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
 
     shown = commands.add_parser("status", help="how many runs of each study are recorded")
-    shown.set_defaults(call=_status)
     for command in (run, shown):
         command.add_argument("--results", help="folder of the ledgers (default: $VARREG_RESULTS)")
     return parser
-
-
-def _run(given: argparse.Namespace) -> None:
-    _use(given.results)
-    run_all(
-        units(given.study) if given.study in PROBES else specs(given.study),
-        jobs=given.jobs,
-        dask=given.dask,
-        limit=given.limit,
-        predictions=given.study in PREDICTED,
-        robustness=given.study in ROBUSTNESS,
-        root=given.root,
-        device=given.device,
-    )
-    print(status())
-
-
-def _status(given: argparse.Namespace) -> None:
-    _use(given.results)
-    print(status())
-
-
-def _use(results: str | None) -> None:
-    # The choice of a weight reads the ledger of `grid` from the same folder.
-    if results:
-        os.environ["VARREG_RESULTS"] = results
 
 
 if __name__ == "__main__":

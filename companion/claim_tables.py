@@ -5,17 +5,17 @@ from __future__ import annotations
 import html
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from companion import published, verdicts
 from companion.claims import Claim, Judgement
-from companion.rules import Part, change_text, changes, on_scale, printed, range_text, rules
-from companion.tables import published_table
+from companion.rules import COLUMN_OF, Part, change_text, judged, printed, range_text, rules
+from companion.tables import mean_change, published_table
 from companion.words import DASH
 from companion.words import number as number_text
-from varreg.lab.statistics import mean_interval
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -71,23 +71,19 @@ def shifts(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
         are measured as the published were.
     """
     rows = []
-    for shift in published.SHIFTS:
-        if shift.experiment != experiment:
-            continue
+    for shift in (each for each in published.SHIFTS if each.experiment == experiment):
+        values, word = judged(runs, shift)
         relative = shift.metric == "loss"
-        column = "test_cross_entropy" if relative else "test_accuracy"
-        values = changes(runs, column, shift.method, shift.reference)
-        word = verdicts.of_number(on_scale(shift), values, null=0)
         rows.append(
             {
                 "Model": shift.method,
                 "Number": f"{shift.metric}, change from {shift.reference}",
                 "Definition": _shift_definition(shift),
                 "Published": _change_text(shift.value, shift.metric),
-                "On one scale": _change_text(_fair(shift), shift.metric),
-                "Recorded": change_text(mean_interval(values) if values.size else None, relative),
+                "On one scale": _change_text(shift.comparable, shift.metric),
+                "Recorded": change_text(mean_change(values), relative),
                 "One run": range_text(values, relative),
-                "Runs": int(values.size),
+                "Runs": len(values),
                 "In range": IN_RANGE[word],
             }
         )
@@ -128,15 +124,14 @@ def published_text(claim: Claim) -> str:
     if claim.kind == "figure":
         return "two curves"
     if claim.kind == "number":
-        number = _number(claim)
-        printed_text, fair = f"{number.value:.4f}", f"{number.comparable:.4f}"
-    elif (shift := _shift(claim)) is None:
+        stated, form = _number(claim), "{:.4f}".format
+    elif (stated := _shift(claim)) is None:
         return "in words"
     else:
-        printed_text = _change_text(shift.value, shift.metric)
-        fair = _change_text(_fair(shift), shift.metric)
-    told = claim.kind == "words" or fair == printed_text
-    return printed_text if told else f"{printed_text}; {fair} on one scale"
+        form = partial(_change_text, metric=stated.metric)
+    text, fair = form(stated.value), form(stated.comparable)
+    told = claim.kind == "words" or fair == text
+    return text if told else f"{text}; {fair} on one scale"
 
 
 def show_claims(judgements: Sequence[Judgement]) -> HTML:
@@ -211,24 +206,15 @@ def _shift(claim: Claim) -> published.Shift | None:
     by = claim.by
     if claim.kind == "change":
         return printed(by["experiment"], by["metric"], by["reference"])
-    names = {("test_accuracy",): "accuracy", ("test_cross_entropy",): "loss"}
-    metric = names.get(tuple(by.get("metrics", ())))
-    return metric and printed(by["study"], metric, by.get("reference", "baseline"))
+    names = [name for name, column in COLUMN_OF.items() if by.get("metrics") == [column]]
+    return printed(by["study"], names[0], by.get("reference", "baseline")) if names else None
 
 
 def _shift_definition(shift: published.Shift) -> str:
     """What the two numbers are that a printed change is the difference of."""
     # What the bar showed; that it was a bar is said once.
-    old, new = (each.definition.rpartition("running ")[2] for each in _ends(shift))
+    old, new = (each.definition.rpartition("running ")[2] for each in shift.ends)
     return f"two progress bars: {old}" + (f"; {new}" if new != old else "")
-
-
-def _fair(shift: published.Shift) -> float:
-    """The published change on one scale."""
-    if shift.metric == "accuracy":
-        return shift.value
-    old, new = (each.comparable for each in _ends(shift))
-    return 100 * (new / old - 1)
 
 
 def _change_text(value: float, metric: str) -> str:
@@ -283,12 +269,3 @@ def _cells(judgement: Judgement) -> tuple[str, ...]:
 
 def _small(text: str) -> str:
     return f"<div><small>{text}</small></div>"
-
-
-def _ends(shift: published.Shift) -> list[published.Number]:
-    """The two numbers, the reference's first."""
-    source = published.TABLES[shift.experiment]
-    return [
-        published.find(shift.experiment, method, shift.metric, source=source)
-        for method in (shift.reference, shift.method)
-    ]

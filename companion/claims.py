@@ -140,20 +140,8 @@ def judge(records: Records, study: str | None = None) -> list[Judgement]:
 
 def moved() -> pd.DataFrame:
     """The claims whose verdict moved when the runs were last recorded anew, as printed."""
-    return pd.DataFrame(
-        [
-            {
-                "Claim": claim.text,
-                "Where": claim.place,
-                "Before": claim.was,
-                "Now": claim.verdict,
-                "Why": claim.why,
-            }
-            for claim in load()
-            if claim.was is not None
-        ],
-        columns=["Claim", "Where", "Before", "Now", "Why"],
-    )
+    rows = [(c.text, c.place, c.was, c.verdict, c.why) for c in load() if c.was is not None]
+    return pd.DataFrame(rows, columns=["Claim", "Where", "Before", "Now", "Why"])
 
 
 def stale(judgements: Sequence[Judgement]) -> list[str]:

@@ -6,7 +6,7 @@ Every function takes rows of ledgers, by study, or tables made from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from scipy import stats
@@ -90,29 +90,27 @@ def resolution_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         tables.differences(runs, metrics, [("penalized", "baseline")]).assign(study=study)
         for study, runs in studies.items()
     ]
-    found = pd.concat(every, ignore_index=True)
-    found["half"] = (found["high"] - found["low"]) / 2
-    index = ["study", *tables.GROUP, "n"]
-    wide = found.pivot(index=index, columns="metric", values="half").reindex(columns=metrics)
-    rows = found.drop_duplicates(index)[index].join(wide, on=index)
-    columns = {"Study": "study"} | tables.HEAD | {"Pairs": "n"}
-    for name in metrics:
-        columns[f"Half-width, {tables.METRIC_NAMES[name]}"] = (name, ".3f")
-    return words.printed(rows, columns)
+    columns = {
+        "Study": "study",
+        **tables.HEAD,
+        "Pairs": "n",
+        "Metric": ("metric", lambda name: f"Half-width, {tables.METRIC_NAMES[name]}"),
+        "text": (["low", "high"], lambda low, high: words.number((high - low) / 2)),
+    }
+    return tables.spread(pd.concat(every, ignore_index=True), columns, metrics)
 
 
-def margins_table(differences: pd.DataFrame, factors: Sequence[float] = FACTORS) -> pd.DataFrame:
+def margins_table(differences: pd.DataFrame) -> pd.DataFrame:
     """Verdicts on the same comparisons with a smaller and a larger margin.
 
     Args:
         differences: As from :func:`companion.tables.differences`.
-        factors: Multiples of :data:`companion.verdicts.MARGIN`.
 
     Returns:
         A row a margin, and how often each verdict follows from it.
     """
     rows = []
-    for factor in factors if len(differences) else ():
+    for factor in FACTORS if len(differences) else ():
         margin = factor * verdicts.MARGIN
         said = [
             verdicts.of_difference(

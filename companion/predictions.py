@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
+from companion.tables import by_seed
 from varreg.lab.metrics import keras_auc
 from varreg.lab.predictions import Predictions
 
@@ -188,18 +189,18 @@ def released_metrics(table: pd.DataFrame) -> dict[str, float]:
         ``bar_``, where the progress bar ends for each of them, the accuracy and the cross-entropy.
     """
     chances, labels = _chances(table), table["label"].to_numpy(dtype=int)
+    scores, truth = _one_list(chances, labels)
+    bar = keras_bar_auc(scores, truth)
     found = {
         "bar_accuracy": progress_bar(table["right"], closing=True),
         "bar_cross_entropy": progress_bar(table["cross_entropy"], closing=True),
+        "keras_auc": keras_auc(scores, truth),
     }
     if chances.shape[1] == 2:
-        area = {"keras_auc": keras_auc(chances[:, 1], labels)}
-        return found | area | {"bar_auroc": keras_bar_auc(chances[:, 1], labels)}
-    truth = np.eye(chances.shape[1])[labels]
+        return found | {"bar_auroc": bar}
     hits = [released_accuracy(chances[[place]], labels[[place]]) for place in range(len(labels))]
     return found | {
-        "keras_auc": keras_auc(chances, truth),
-        "bar_keras_auc": keras_bar_auc(chances, truth),
+        "bar_keras_auc": bar,
         "last_column_accuracy": float(np.mean(hits)),
         "bar_last_column_accuracy": progress_bar(hits, closing=True),
     }
@@ -238,10 +239,14 @@ def with_released_metrics(
 def _of_logits(logits: np.ndarray, labelled: pd.DataFrame) -> pd.DataFrame:
     """As :func:`images`, from recorded logits and the labels of a unit of the probe."""
     chances = _probabilities(logits)
-    names = [f"p_{place}" for place in range(chances.shape[1])]
-    return images(
-        labelled.assign(**dict(zip(names, chances.T, strict=True))), labelled["source"][0]
-    )
+    columns = {f"p_{place}": column for place, column in enumerate(chances.T)}
+    return images(labelled.assign(**columns), labelled["source"][0])
+
+
+def _one_list(chances: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and labels as Keras's AUC() has them: of the second of two classes, or of all."""
+    truth = np.eye(chances.shape[1])[labels]
+    return (chances[:, 1], truth[:, 1]) if chances.shape[1] == 2 else (chances, truth)
 
 
 def _probabilities(logits: np.ndarray) -> np.ndarray:
@@ -274,13 +279,10 @@ def threshold_effects(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for method, group in table.groupby("method", sort=False):
-        chances, labels = _chances(group), group["label"].to_numpy(dtype=int)
-        scores, truth = chances, np.eye(chances.shape[1])[labels]
-        if chances.shape[1] == 2:
-            scores, truth = scores[:, 1], truth[:, 1]
+        scores, truth = _one_list(_chances(group), group["label"].to_numpy(dtype=int))
         keras = keras_auc(scores, truth)
         exact = float(roc_auc_score(truth, scores, average="micro"))
-        rows.append({"method": method, "keras": keras, "exact": exact, "effect": keras - exact})
+        rows.append((method, keras, exact, keras - exact))
     return pd.DataFrame(rows, columns=["method", "keras", "exact", "effect"])
 
 
@@ -308,10 +310,11 @@ def changed_by_penalty(
         >>> changed_by_penalty(pd.DataFrame(), {}, table).round(2).values.tolist()
         [[1.0, 1.0, 0.03]]
     """
+    without, penalized = by_seed(runs, "key", *PENALTY)
     pairs = [
-        [_probabilities(said[key]["test"].logits) for key in (row.baseline, row.penalized)]
-        for row in _pairs(runs).itertuples()
-        if row.baseline in said and row.penalized in said
+        [_probabilities(said[key]["test"].logits) for key in keys]
+        for keys in zip(without, penalized, strict=True)
+        if said.keys() >= set(keys)
     ]
     if not pairs:
         models = [table[table["method"] == name].sort_values("index") for name in PENALTY]
@@ -367,15 +370,6 @@ def _counted(seeds: pd.DataFrame) -> str:
     changed = seeds["changed"]
     ends = f" ({changed.min()} to {changed.max()})" if len(seeds) > 1 else ""
     return f"{changed.median():g}{ends}"
-
-
-def _pairs(runs: pd.DataFrame) -> pd.DataFrame:
-    """The keys of both models, a row a seed that has them."""
-    if runs.empty:
-        return pd.DataFrame(columns=[*PENALTY])
-    return (
-        runs.pivot(index="seed", columns="method", values="key").reindex(columns=PENALTY).dropna()
-    )
 
 
 def _chances(table: pd.DataFrame) -> np.ndarray:

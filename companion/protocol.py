@@ -1,7 +1,7 @@
 """Where paper, report and released notebooks disagree, and what our runs do.
 
-What the sources say is in :data:`companion.published.PROTOCOL`. What we did is read off the
-recorded runs, as far as a column of the ledger says it.
+What the sources say stands in ``protocol.toml``. What we did is read off the recorded runs, as far
+as a column of the ledger says it.
 """
 
 from __future__ import annotations
@@ -9,98 +9,67 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
+import tomllib
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 
 import pandas as pd
 
-from companion.published import EXPERIMENTS, PROTOCOL
+from companion.claim_tables import link
+from companion.published import EXPERIMENTS
 from companion.studies.ambiguities import ALTERNATIVES
 from companion.tables import DATASET_NAMES, MODEL_NAMES, SETTING, setting_text
 from companion.words import DASH
 from varreg.lab.runs import RunSpec
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunSpec)}
-NUMBERS_PAGE = '<a href="../notebooks/04_published_numbers.html">every published number</a>'
-GRID_PAGE = '<a href="../notebooks/03_grid_search.html">the grid search</a>'
-SKIN_PAGE = '<a href="../notebooks/02_skin_lesions.html">skin lesions</a>'
-DATA_PAGE = '<a href="../book/data.html">the data</a>'
+#: Pages that a topic is shown or tested on.
+PAGES = {
+    "numbers": '<a href="../notebooks/04_published_numbers.html">every published number</a>',
+    "grid": '<a href="../notebooks/03_grid_search.html">the grid search</a>',
+    "skin": '<a href="../notebooks/02_skin_lesions.html">skin lesions</a>',
+    "data": '<a href="../book/data.html">the data</a>',
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class Ours:
-    """What our runs do about one topic, and where it is tested.
+class Topic:
+    """One decision of the protocol, an entry of ``protocol.toml``.
 
     Attributes:
-        fields: Fields of a run that say it, read off the recorded runs.
+        name: The decision.
+        released: What the released notebooks do.
+        paper: What paper and report say; a dash where there is no statement of it to compare with.
+        fields: Fields of a run that say what we do, read off the recorded runs.
         experiments: The experiments that the topic is about.
-        protocol: In words, for the runs of the released protocol, where no field says it.
+        protocol: What we do in words, for the runs of the released protocol, where no field says
+            it.
         small: In words, for the paired studies; default as ``protocol``.
-        page: A link to where it is shown or tested, besides the sensitivity table.
+        pages: Keys of :data:`PAGES`: where it is shown or tested, besides the sensitivity table.
     """
 
-    fields: tuple[str, ...] = ()
+    name: str
+    released: str
+    paper: str = DASH
+    fields: Sequence[str] = ()
     experiments: Sequence[str] = EXPERIMENTS
     protocol: str = ""
     small: str = ""
-    page: str = ""
+    pages: Sequence[str] = ()
 
 
-RELEASED = "as released"
-#: Topic of :data:`companion.published.PROTOCOL` -> what we do.
-OURS: Mapping[str, Ours] = {
-    "chest data": Ours(
-        protocol="the images that the notebook downloads",
-        small="the same images, as in PneumoniaMNIST",
-        page=DATA_PAGE,
-    ),
-    "splits, chest": Ours(
-        ("dataset",), ("chest",), RELEASED, "those of PneumoniaMNIST", page=DATA_PAGE
-    ),
-    "splits, skin": Ours(("dataset", "split"), ("skin",), page=NUMBERS_PAGE),
-    "preprocessing": Ours(("size", "normalize", "equalize")),
-    "augmentation": Ours(protocol=f"{RELEASED} (chest only)"),
-    "depth, skin": Ours(("model",), ("skin",)),
-    "initial weights": Ours(("init",)),
-    "learning rate": Ours(("optimizer", "learning_rate")),
-    "Adam's epsilon": Ours(("adam_epsilon",)),
-    "batch size": Ours(("batch_size",)),
-    "epochs, chest": Ours(("epochs",), ("chest",)),
-    "epochs, skin": Ours(("epochs",), ("skin",)),
-    "patience": Ours(("patience",)),
-    "early stopping watches": Ours(("monitor",)),
-    "features": Ours(
-        protocol="the same values, which enter the dense layer; passed to the loss by themselves"
-    ),
-    "penalized setting": Ours(
-        tuple(SETTING),
-        small="the same, and the weight above zero that is best on validation data, with all "
-        "features and the cross-entropy as it is",
-        page=GRID_PAGE,
-    ),
-    "grid search": Ours(
-        protocol="not repeated at this size",
-        small="every run from initial weights of its own; chosen by the mean validation "
-        "cross-entropy over seeds",
-        page=f"{GRID_PAGE}; {NUMBERS_PAGE}",
-    ),
-    "seeds": Ours(("seed",)),
-    "accuracy, chest": Ours(
-        protocol="share of images that are classified right, over the whole split",
-        page=NUMBERS_PAGE,
-    ),
-    "accuracy, skin": Ours(
-        protocol="share of images whose most probable class is the right one",
-        page=NUMBERS_PAGE,
-    ),
-    "AUC, skin": Ours(
-        protocol="macro average: the mean over classes; beside a released AUC, the same as there",
-        page=SKIN_PAGE,
-    ),
-    "loss": Ours(
-        protocol="cross-entropy, not scaled; printed losses are divided by their lambda",
-        page=NUMBERS_PAGE,
-    ),
-}
+@cache
+def topics() -> tuple[Topic, ...]:
+    """Every topic, in the order of a training run.
+
+    Example:
+        >>> topics()[0].name
+        'chest data'
+    """
+    text = (files("companion") / "protocol.toml").read_text("utf-8")
+    return tuple(Topic(**entry) for entry in tomllib.loads(text)["topic"])
+
 
 _WORDS: Mapping[str, Mapping[object, str] | Callable[[object], str]] = {
     "dataset": DATASET_NAMES,
@@ -136,20 +105,17 @@ def ambiguities_table(
         studies, Tested``; the last one holds links.
     """
     run = set(effects[["experiment", "topic", "choice"]].itertuples(index=False, name=None))
-    rows = []
-    for topic in PROTOCOL:
-        ours = OURS[topic.name]
-        rows.append(
-            {
-                "Topic": topic.name,
-                "Paper and report": topic.paper,
-                "Released notebooks": topic.released,
-                "Our runs of the protocol": ours.protocol or _all_done(protocol, ours),
-                "Our paired studies": ours.small or ours.protocol or _all_done(small, ours),
-                "Tested": _tested(ours, run) or DASH,
-            }
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {
+            "Topic": topic.name,
+            "Paper and report": topic.paper,
+            "Released notebooks": topic.released,
+            "Our runs of the protocol": topic.protocol or _all_done(protocol, topic),
+            "Our paired studies": topic.small or topic.protocol or _all_done(small, topic),
+            "Tested": _tested(topic, run) or DASH,
+        }
+        for topic in topics()
+    )
 
 
 def done(runs: pd.DataFrame, fields: Sequence[str]) -> str:
@@ -187,9 +153,9 @@ def _field(runs: pd.DataFrame, field: str) -> str:
     return _agreed(by_method, "{1} {0}", ", ")
 
 
-def _all_done(studies: Mapping[str, pd.DataFrame], ours: Ours) -> str:
+def _all_done(studies: Mapping[str, pd.DataFrame], topic: Topic) -> str:
     """One text for both experiments where they agree."""
-    texts = {name: done(studies[name], ours.fields) for name in ours.experiments}
+    texts = {name: done(studies[name], topic.fields) for name in topic.experiments}
     return _agreed(texts, "{0}: {1}", "; ")
 
 
@@ -200,20 +166,19 @@ def _agreed(texts: Mapping[str, str], form: str, between: str) -> str:
     return between.join(form.format(*each) for each in texts.items())
 
 
-def _tested(ours: Ours, run: Container[tuple[str, str, str]]) -> str:
-    """The alternatives that change one of the fields, and the page."""
+def _tested(topic: Topic, run: Container[tuple[str, str, str]]) -> str:
+    """The alternatives that change one of the fields, and the pages."""
     tried, left = [], []
     for each in ALTERNATIVES:
-        if each.experiment in ours.experiments and set(each.settings) & set(ours.fields):
+        if each.experiment in topic.experiments and set(each.settings) & set(topic.fields):
             where = tried if (each.experiment, each.topic, each.choice) in run else left
             where.append(html.escape(each.choice))
-    parts = [
-        f'<a href="../notebooks/05_evidence.html#fig-sensitivity">{_unique(tried)}</a>'
-        * bool(tried),
-        f"{_unique(left)} (not run)" * bool(left),
-        ours.page,
-    ]
-    return "; ".join(part for part in parts if part)
+    parts = [PAGES[name] for name in topic.pages]
+    if left:
+        parts.insert(0, f"{_unique(left)} (not run)")
+    if tried:
+        parts.insert(0, link("05_evidence#fig-sensitivity", _unique(tried)))
+    return "; ".join(parts)
 
 
 def _unique(texts: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ Penalization: A Novel Approach", University of Sri Jayewardenepura, 2025.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 EXPERIMENTS = ("chest", "skin")
@@ -100,20 +101,19 @@ class Shift:
     value: float
     source: str
 
+    @property
+    def ends(self) -> tuple[Number, Number]:
+        """The two numbers, the reference's first."""
+        methods, where = (self.reference, self.method), {"source": TABLES[self.experiment]}
+        return tuple(find(self.experiment, each, self.metric, **where) for each in methods)
 
-@dataclass(frozen=True)
-class Topic:
-    """One decision of the protocol, and what the sources say about it.
-
-    Attributes:
-        name: The decision.
-        paper: What paper and report say.
-        released: What the released notebooks do.
-    """
-
-    name: str
-    paper: str
-    released: str
+    @property
+    def comparable(self) -> float:
+        """The change on one scale: each loss is divided by its lambda first."""
+        if self.metric == "accuracy":
+            return self.value
+        old, new = (number.comparable for number in self.ends)
+        return 100 * (new / old - 1)
 
 
 #: (experiment, method, metric) -> what it is, and our column that holds the same.
@@ -137,11 +137,15 @@ _QUANTITIES = {
 _TRACED = {("chest", "augmented"), ("skin", "penalized")}
 
 
-def _numbers(experiment: str, split: str, source: str, rows: dict) -> tuple[Number, ...]:
+def _numbers(
+    stated: Mapping[tuple[str, str, str], Mapping[str, tuple[float, ...]]],
+) -> tuple[Number, ...]:
+    """Numbers by experiment, split and source, and by model: accuracy, loss, and the AUC if any."""
     return tuple(
         Number(experiment, method, split, metric, value, source, *what)
-        for method, values in rows.items()
-        for metric, value in values.items()
+        for (experiment, split, source), models in stated.items()
+        for method, values in models.items()
+        for metric, value in zip(("accuracy", "loss", "auroc"), values, strict=False)
         for what in [_what(experiment, source, method, metric)]
     )
 
@@ -161,107 +165,54 @@ def _what(experiment: str, source: str, method: str, metric: str) -> tuple[str, 
     return definition, {"loss": "cross_entropy"}.get(metric, metric), exact
 
 
-NUMBERS: tuple[Number, ...] = (
-    *_numbers(
-        "chest",
-        "test",
-        TABLES["chest"],
-        {
-            "baseline": {"accuracy": 0.2984, "loss": 0.8814},
-            "penalized": {"accuracy": 0.7164, "loss": 0.3025},
-            "augmented": {"accuracy": 0.7099, "loss": 0.5667},
+NUMBERS = _numbers(
+    {
+        ("chest", "test", TABLES["chest"]): {
+            "baseline": (0.2984, 0.8814),
+            "penalized": (0.7164, 0.3025),
+            "augmented": (0.7099, 0.5667),
         },
-    ),
-    *_numbers(
-        "skin",
-        "test",
-        TABLES["skin"],
-        {
-            "baseline": {"accuracy": 0.6809, "loss": 0.8325},
-            "penalized": {"accuracy": 0.8571, "loss": 0.4167},
+        ("skin", "test", TABLES["skin"]): {
+            "baseline": (0.6809, 0.8325),
+            "penalized": (0.8571, 0.4167),
         },
-    ),
-    *_numbers(
-        "chest",
-        "test",
-        RELEASED_LOG,
-        {
-            "baseline": {
-                "accuracy": 0.8012820482,
-                "loss": 0.5774989724,
-                "auroc": 0.9234659076,
-            },
-            "penalized": {"accuracy": 0.8076922894, "loss": 0.2574843466},
-            "augmented": {
-                "accuracy": 0.7948718071,
-                "loss": 0.4130483866,
-                "auroc": 0.8929377794,
-            },
+        ("chest", "test", RELEASED_LOG): {
+            "baseline": (0.8012820482, 0.5774989724, 0.9234659076),
+            "penalized": (0.8076922894, 0.2574843466),
+            "augmented": (0.7948718071, 0.4130483866, 0.8929377794),
         },
-    ),
-    *_numbers(
-        "chest",
-        "train",
-        RELEASED_LOG,
-        {
-            "baseline": {"accuracy": 0.9645321965, "loss": 0.0939033926},
-            "penalized": {"accuracy": 0.9618481398, "loss": 0.0523028336},
+        ("chest", "train", RELEASED_LOG): {
+            "baseline": (0.9645321965, 0.0939033926),
+            "penalized": (0.9618481398, 0.0523028336),
         },
-    ),
-    *_numbers(
-        "chest",
-        "val",
-        RELEASED_LOG,
-        {
-            "baseline": {"accuracy": 0.9375, "loss": 0.2078590989},
-            "penalized": {"accuracy": 0.9375, "loss": 0.1079025120},
+        ("chest", "val", RELEASED_LOG): {
+            "baseline": (0.9375, 0.2078590989),
+            "penalized": (0.9375, 0.1079025120),
         },
-    ),
-    *_numbers(
-        "skin",
-        "test",
-        RELEASED_LOG,
-        {
-            "baseline": {
-                "accuracy": 0.7032967210,
-                "loss": 0.8068420887,
-                "auroc": 0.9447403550,
-            },
-            "penalized": {"accuracy": 0.8571429849, "loss": 0.4038826525},
+        ("skin", "test", RELEASED_LOG): {
+            "baseline": (0.7032967210, 0.8068420887, 0.9447403550),
+            "penalized": (0.8571429849, 0.4038826525),
         },
-    ),
+    }
 )
 
 #: What the progress bar of the released notebooks showed; kept apart, for it is no metric.
-SHOWN: tuple[Number, ...] = (
-    *_numbers(
-        "chest",
-        "test",
-        RELEASED_BAR,
-        {
-            "baseline": {"accuracy": 0.6473, "loss": 0.9786, "auroc": 0.6244},
-            "penalized": {"accuracy": 0.6596, "loss": 0.4346},
-            "augmented": {"accuracy": 0.7099, "loss": 0.5667, "auroc": 0.6133},
+SHOWN = _numbers(
+    {
+        ("chest", "test", RELEASED_BAR): {
+            "baseline": (0.6473, 0.9786, 0.6244),
+            "penalized": (0.6596, 0.4346),
+            "augmented": (0.7099, 0.5667, 0.6133),
         },
-    ),
-    *_numbers(
-        "chest",
-        "train",
-        RELEASED_BAR,
-        {
-            "baseline": {"accuracy": 0.9630, "loss": 0.0896},
-            "penalized": {"accuracy": 0.9590, "loss": 0.0496},
+        ("chest", "train", RELEASED_BAR): {
+            "baseline": (0.9630, 0.0896),
+            "penalized": (0.9590, 0.0496),
         },
-    ),
-    *_numbers(
-        "skin",
-        "test",
-        RELEASED_BAR,
-        {
-            "baseline": {"accuracy": 0.6803, "loss": 0.8324, "auroc": 0.9414},
-            "penalized": {"accuracy": 0.8571, "loss": 0.4167},
+        ("skin", "test", RELEASED_BAR): {
+            "baseline": (0.6803, 0.8324, 0.9414),
+            "penalized": (0.8571, 0.4167),
         },
-    ),
+    }
 )
 
 SHIFTS: tuple[Shift, ...] = (
@@ -271,98 +222,6 @@ SHIFTS: tuple[Shift, ...] = (
     Shift("chest", "augmented", "penalized", "loss", -46.62, TABLES["chest"]),
     Shift("skin", "baseline", "penalized", "accuracy", 17.62, TABLES["skin"]),
     Shift("skin", "baseline", "penalized", "loss", -49.96, TABLES["skin"]),
-)
-
-#: Where a source says nothing.
-SILENT = "not stated"
-#: Where we have no statement of it to compare with.
-UNKNOWN = "\u2013"
-
-#: What each source says about every decision of the protocol, in the order of a training run.
-PROTOCOL: tuple[Topic, ...] = (
-    Topic(
-        "chest data",
-        'named "NIH Chest X-ray"',
-        "downloads the paediatric pneumonia set of Kermany et al. (Kaggle)",
-    ),
-    Topic(
-        "splits, chest",
-        UNKNOWN,
-        "the folders of the download: 5,216 training, 16 validation, 624 test images",
-    ),
-    Topic(
-        "splits, skin",
-        UNKNOWN,
-        "at random by image, 80 / 10 / 10 %, random_state 42: a lesion can be on both sides",
-    ),
-    Topic(
-        "preprocessing",
-        "resize, normalize, contrast enhancement",
-        "resize to 224 pixels, divide by 255; no contrast enhancement",
-    ),
-    Topic("augmentation", "zoom and translation of 10 %", "the same"),
-    Topic(
-        "depth, skin",
-        "deeper than the chest network",
-        "the same four convolutions of 1x1 for both data sets",
-    ),
-    Topic("initial weights", SILENT, "Keras's defaults: Glorot-uniform kernels, zero biases"),
-    Topic("learning rate", "Adam, 0.001", "Adam, 0.0001; in the grid search 0.001"),
-    Topic("Adam's epsilon", SILENT, "Keras's default: 1e-7"),
-    Topic("batch size", SILENT, "32"),
-    Topic(
-        "epochs, chest",
-        "25 baseline, 20 penalized, 25 augmented",
-        "25 baseline, 30 penalized, 30 augmented",
-    ),
-    Topic("epochs, skin", "25", "10"),
-    Topic("patience", "25", "chest: 5; skin: 2; in the grid search 5"),
-    Topic(
-        "early stopping watches",
-        "validation loss",
-        "Keras's default: the total validation loss, so for the penalized model lambda times "
-        "cross-entropy plus penalty; best weights restored",
-    ),
-    Topic(
-        "features",
-        "features of the convolutional layers",
-        "the flattened output of the last pooling layer, passed to the loss in one tensor with "
-        "the predictions",
-    ),
-    Topic(
-        "penalized setting",
-        "best of the grid search",
-        "variance_weight 0.01, feature_sampling_ratio 0.2, lambda 0.5",
-    ),
-    Topic(
-        "grid search",
-        "finds the best setting",
-        "12 combinations; one network, recompiled but not re-initialized, so that weights carry "
-        "over; picked by accuracy on the validation images",
-    ),
-    Topic("seeds", SILENT, "one: 42"),
-    Topic(
-        "accuracy, chest",
-        "what the progress bar showed, where it can be traced",
-        "the progress bar and what evaluate() returned, which differ",
-    ),
-    Topic(
-        "accuracy, skin",
-        "called accuracy",
-        "baseline: the share of right classes; penalized model: only the last of the 7 columns is "
-        "compared, at a threshold of 0.5",
-    ),
-    Topic(
-        "AUC, skin",
-        UNKNOWN,
-        "Keras's AUC() with its defaults: labels and probabilities of all classes in one list, a "
-        "micro average, at 200 thresholds",
-    ),
-    Topic(
-        "loss",
-        "the total of each model, compared as it is",
-        "the same: half a cross-entropy plus a small penalty beside a whole one",
-    ),
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -88,14 +88,18 @@ def gather(
             default a temporary folder that is gone afterwards).
 
     Raises:
-        ValueError: A parameter that is not allowed; see :func:`check_parameters`.
+        ValueError: A parameter that is not allowed: says which, what was given, what is allowed.
 
     Example:
         >>> gather("chest", results=".").runs.empty  # a folder without that study
         True
+        >>> gather("chest", train="sometimes")
+        Traceback (most recent call last):
+        ...
+        ValueError: train is 'sometimes'; allowed are 'never', 'missing', 'always'
     """
     live = {"dataset": dataset, "size": size, "seeds": seeds, "epochs": epochs}
-    check_parameters(study, train=train, results=results, **live)
+    _check(study, train, results, live)
     if train == "never":
         return recorded(study, results)
     dataset = dataset or DATASETS[study][0]
@@ -153,57 +157,33 @@ def live_specs(
     Returns:
         Every setting of the study once a seed.
     """
-    settings = dict.fromkeys(
+    changed = (
         dataclasses.replace(
             spec,
             dataset=dataset,
             size=size,
-            seed=0,
+            seed=seed,
             split=(spec.split or "lesion") if dataset == "ham10000" else None,
             epochs=epochs or spec.epochs,
         )
+        for seed in range(seeds)
         for spec in specs(study)
     )
-    return [
-        dataclasses.replace(setting, seed=seed) for seed in range(seeds) for setting in settings
-    ]
+    return list(dict.fromkeys(changed))
 
 
-def check_parameters(
-    study: str,
-    *,
-    train: str = "never",
-    dataset: str | None = None,
-    size: int | None = None,
-    seeds: int | None = None,
-    epochs: int | None = None,
-    results: str | None = None,
-) -> None:
-    """Refuse parameters of a notebook that are not allowed.
-
-    Raises:
-        ValueError: Says which parameter, what was given, what is allowed.
-
-    Example:
-        >>> check_parameters("chest", train="sometimes")
-        Traceback (most recent call last):
-        ...
-        ValueError: train is 'sometimes'; allowed are 'never', 'missing', 'always'
-    """
+def _check(study: str, train: str, results: str | None, live: Mapping[str, object]) -> None:
     _one_of("study", study, STUDIES)
     _one_of("train", train, TRAIN)
-    if dataset is not None:
-        _one_of("dataset", dataset, DATASETS[study])
-    check_whole("size", size, 8)
-    check_whole("seeds", seeds, 1)
-    check_whole("epochs", epochs, 1)
+    if live["dataset"] is not None:
+        _one_of("dataset", live["dataset"], DATASETS[study])
+    for name, least in (("size", 8), ("seeds", 1), ("epochs", 1)):
+        check_whole(name, live[name], least)
     if results in ("None", "none", "null"):  # a folder of that name is never meant
         raise ValueError(f"results is the text {results!r}; {OR_TEXT}")
     folder = None if results is None else as_folder(results)
     if train == "never":
-        live = {"dataset": dataset, "size": size, "seeds": seeds, "epochs": epochs}
-        given = [name for name, value in live.items() if value is not None]
-        if given:
+        if given := [name for name, value in live.items() if value is not None]:
             raise ValueError(
                 f"train is 'never', which shows the recorded runs as they are, but "
                 f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} set; add train='always' "

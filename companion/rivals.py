@@ -7,9 +7,12 @@ A block is a data set, a network and with or without augmentation; see
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,27 +24,31 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from companion import words
-from companion.figures.style import WIDTH
 from companion.over_images import labels
+from companion.probes.labels import PARTS
 from companion.studies import rivals
 from companion.studies.rivals_tuning import (
     BLOCKS,
     CANDIDATES,
+    DATASETS,
     Block,
     chosen_strengths,
     mean_scores,
     reference,
 )
+from companion.style import WIDTH
+from companion.tables import by_seed, mean_change
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
 from varreg.lab.metrics import classification_metrics, reliability_metrics
 from varreg.lab.predictions import Predictions
-from varreg.lab.statistics import Interval, holm, paired_difference
+from varreg.lab.statistics import holm
 from varreg.loss import PUBLISHED
 
-#: Smallest effects of interest, of the plan.
-NEGLIGIBLE = {"test_cross_entropy": 0.01, "test_auroc": 0.005}
+PRIMARY = "test_cross_entropy"
+#: Smallest effect of interest on it, of the plan.
+NEGLIGIBLE = 0.01
 
 #: What is compared: its name, and whether more is better.
 MEASURES = {
@@ -62,9 +69,7 @@ MEASURES = {
 }
 
 #: Measures that the text may name.
-TOLD = ("test_cross_entropy", "test_auroc", "scaled_cross_entropy", "corrupted_cross_entropy")
-
-Blocks = Sequence[tuple[Block, pd.DataFrame]]
+TOLD = (PRIMARY, "test_auroc", "scaled_cross_entropy", "corrupted_cross_entropy")
 
 DATA = {
     "breastmnist": "BreastMNIST, 546 images",
@@ -80,24 +85,90 @@ NETWORKS = {
 }
 
 
-def name(block: Block) -> str:
-    """A block as printed.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compared:
+    """A block of which every run is recorded.
 
-    Example:
-        >>> name(BLOCKS[1])
-        'BreastMNIST, 546 images, augmented'
+    Attributes:
+        block: Which.
+        runs: Its runs, with the columns of the ledger and those of :func:`measured`.
+        strengths: By method, as from :func:`companion.studies.rivals_tuning.chosen_strengths`.
     """
-    return DATA[block.dataset] + NETWORKS[block.model] + ", augmented" * block.augment
+
+    block: Block
+    runs: pd.DataFrame
+    strengths: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """As printed.
+
+        Example:
+            >>> Compared(BLOCKS[1], pd.DataFrame(), {}).name
+            'BreastMNIST, 546 images, augmented'
+        """
+        augmented = ", augmented" * self.block.augment
+        return DATA[self.block.dataset] + NETWORKS[self.block.model] + augmented
+
+    def change(self, method: str, against: str, measure: str) -> pd.Series:
+        """``method - against``, a value for each seed that both have."""
+        first, second = by_seed(self.runs, measure, method, against)
+        return first - second
+
+    @cached_property
+    def differences(self) -> pd.DataFrame:
+        """Every method against its reference, over the seeds that both have.
+
+        A row a method and measure: ``method, reference, strength, measure, mean, low, high, n, p,
+        p_holm, wins`` (share of the seeds with a better value; ties count half), ``detectable``
+        (the smallest mean difference that would have been found with a probability of 80 %) and
+        ``text``, the difference as printed. Holm's correction is over the methods, for the primary
+        outcome; it is NaN for the others. What validation turned off has strength 0 and no
+        difference.
+        """
+        rows = []
+        for method in dict.fromkeys([*self.runs["method"], *self.strengths]):
+            against = reference(self.block, method)
+            strength = self.strengths.get(method, math.nan)
+            head = {"method": method, "reference": against, "strength": strength}
+            for measure, (_, more) in MEASURES.items() if method != against else ():
+                change = self.change(method, against, measure)
+                if len(change) > 1:
+                    rows.append(head | {"measure": measure} | _difference(change, more))
+                elif strength == 0 and measure == PRIMARY:
+                    off = {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 0, "p": math.nan}
+                    rows.append(head | {"measure": measure} | off)
+        table = pd.DataFrame(rows)
+        primary = table["measure"] == PRIMARY
+        table["p_holm"] = math.nan
+        table.loc[primary, "p_holm"] = holm(table.loc[primary, "p"])
+        return table.assign(text=[_text(row) for row in table.itertuples()])
+
+    def of(self, measure: str) -> pd.DataFrame:
+        """The differences of one measure, by method, the lowest first."""
+        found = self.differences
+        return found[found["measure"] == measure].set_index("method").sort_values("mean")
 
 
-def recorded_blocks(results: Path | None = None) -> list[tuple[Block, pd.DataFrame]]:
-    """Blocks of which every run is recorded, each with its runs and what follows from them.
+def _difference(change: pd.Series, more: bool) -> dict[str, float]:
+    found, gain = mean_change(change), change if more else -change
+    reach = stats.t.ppf(0.975, len(change) - 1) + stats.t.ppf(0.8, len(change) - 1)
+    return {key: getattr(found, key) for key in ("mean", "low", "high", "n", "p")} | {
+        "wins": ((gain > 0) + 0.5 * (gain == 0)).mean(),
+        "detectable": reach * change.std() / math.sqrt(len(change)),
+    }
+
+
+def _text(row: NamedTuple) -> str:
+    star = "*" * (row.p_holm < 0.05)
+    return words.interval(row.mean, row.low, row.high, signed=True) + star if row.n else "off"
+
+
+def recorded_blocks(results: Path | None = None) -> list[Compared]:
+    """Blocks of which every run is recorded.
 
     Args:
         results: Folder of the ledgers; default: the recorded results.
-
-    Returns:
-        The runs have the columns of the ledger and those of :func:`measured`.
     """
     ledger, found = Ledger("rivals", results), []
     runs = ledger.runs()
@@ -107,24 +178,22 @@ def recorded_blocks(results: Path | None = None) -> list[tuple[Block, pd.DataFra
     for block in BLOCKS:
         wanted = [spec.key for spec in rivals.block_specs(block, results) or ()]
         if wanted and set(wanted) <= set(runs.index):
-            mine = runs.loc[wanted].reset_index(drop=True)
-            said = ledger.all_predictions(wanted)
-            parts = {part: labels(block.dataset, _split(mine), part, results) for part in PARTS}
-            more = [measured(said[key], parts) for key in wanted]
-            found.append((block, pd.concat([mine, pd.DataFrame(more)], axis=1)))
-    return [(block, _with_augmentation(block, runs, found)) for block, runs in found]
+            said, split = ledger.all_predictions(wanted), DATASETS[block.dataset].get("split")
+            parts = {part: labels(block.dataset, split, part, results) for part in PARTS}
+            more = pd.DataFrame([measured(said[key], parts) for key in wanted])
+            mine = pd.concat([runs.loc[wanted].reset_index(drop=True), more], axis=1)
+            found.append(Compared(block, mine, chosen_strengths(block, results)))
+    return [_with_augmentation(each, found) for each in found]
 
 
-def _with_augmentation(block: Block, runs: pd.DataFrame, every: Blocks) -> pd.DataFrame:
+def _with_augmentation(mine: Compared, every: Sequence[Compared]) -> Compared:
     """The paper's augmentation is a method too, where the runs are that are all augmented."""
-    sibling = dataclasses.replace(block, augment=True, methods=())
-    for other, augmented in every if not block.augment else ():
-        if dataclasses.replace(other, methods=()) == sibling:
-            return pd.concat([runs, augmented[augmented["method"] == "augmented"]])
-    return runs
-
-
-PARTS = ("val", "test")
+    sibling = dataclasses.replace(mine.block, augment=True, methods=())
+    for other in every if not mine.block.augment else ():
+        if dataclasses.replace(other.block, methods=()) == sibling:
+            augmented = other.runs[other.runs["method"] == "augmented"]
+            return dataclasses.replace(mine, runs=pd.concat([mine.runs, augmented]))
+    return mine
 
 
 def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict[str, float]:
@@ -156,117 +225,46 @@ def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict
     }
 
 
-def differences(block: Block, runs: pd.DataFrame, results: Path | None = None) -> pd.DataFrame:
-    """Every method of a block against its reference, over the seeds that both have.
-
-    Args:
-        block: Which.
-        runs: Its runs, as from :func:`recorded_blocks`.
-        results: Folder of the ledgers.
-
-    Returns:
-        A row a method and measure: ``method, reference, strength, measure, mean, low, high, n,
-        p, p_holm, wins`` (share of the seeds with a better value; ties count half),
-        ``detectable`` (the smallest mean difference that would have been found with a
-        probability of 80 %). Holm's correction is over the methods, for the primary outcome;
-        it is NaN for the others. What validation turned off has strength 0 and no difference.
-    """
-    strengths = chosen_strengths(block, results) or {}
-    shown = dict.fromkeys(runs["method"]) | dict.fromkeys(strengths)
-    rows = []
-    for method in shown:
-        against = reference(block, method)
-        if method == against:
-            continue
-        strength = strengths.get(method, math.nan)
-        for measure, (_, more) in MEASURES.items():
-            head = {"method": method, "reference": against, "strength": strength}
-            row = head | {"measure": measure}
-            wide = runs.pivot_table(index="seed", columns="method", values=measure)
-            if method not in wide or against not in wide:
-                if strength == 0 and measure == "test_cross_entropy":
-                    rows.append(row | {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 0, "p": math.nan})
-                continue
-            wide = wide[[method, against]].dropna()
-            if len(wide) < 2:
-                continue
-            found = paired_difference(wide[method], wide[against])
-            gain = (wide[method] - wide[against]) * (1 if more else -1)
-            spread = (wide[method] - wide[against]).std() / math.sqrt(len(wide))
-            reach = stats.t.ppf(0.975, len(wide) - 1) + stats.t.ppf(0.8, len(wide) - 1)
-            rows.append(
-                row
-                | {key: getattr(found, key) for key in ("mean", "low", "high", "n", "p")}
-                | {"wins": ((gain > 0) + 0.5 * (gain == 0)).mean(), "detectable": reach * spread}
-            )
-    table = pd.DataFrame(rows)
-    if table.empty:
-        return table
-    primary = table["measure"] == "test_cross_entropy"
-    table["p_holm"] = math.nan
-    table.loc[primary, "p_holm"] = holm(table.loc[primary, "p"])
-    return table
-
-
 def methods_table() -> pd.DataFrame:
     """What is compared: what the strength of each method is, and who proposed it, as printed."""
-    shown = {name: METHODS[name] for name in CANDIDATES}
-    return pd.DataFrame(
-        [
-            {
-                "Method": words.capital(method.title),
-                "Strength": method.strength or "variance_weight",
-                "Source": method.source or words.DASH,
-            }
-            for method in shown.values()
-        ]
-    )
+    rows = [
+        (_title(name), METHODS[name].strength or "variance_weight", METHODS[name].source)
+        for name in CANDIDATES
+    ]
+    return pd.DataFrame(rows, columns=["Method", "Strength", "Source"]).replace("", words.DASH)
 
 
-def table(found: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+def table(compared: Compared, measures: Sequence[str]) -> pd.DataFrame:
     """Differences of a block as printed, the largest gain in the primary outcome first.
 
     A star marks the primary outcome where Holm's p is below 0.05, and *reads* says what follows:
     lower or higher than the reference, negligible, or unclear; *off* is a method that validation
     turned off.
     """
-    wide = {measure: found[found["measure"] == measure].set_index("method") for measure in measures}
-    first = wide["test_cross_entropy"].sort_values("mean")
+    rows = compared.of(PRIMARY).reset_index()
+    texts = {measure: rows["method"].map(compared.of(measure)["text"]) for measure in measures}
     columns = {
-        "Method": [_named(row.Index, row.reference) for row in first.itertuples()],
-        "Strength": [_strength(value) for value in first["strength"]],
+        "Method": (["method", "reference"], _named),
+        "Strength": ("strength", _strength),
+        **{words.capital(MEASURES[measure][0]): measure for measure in measures},
+        "Reads": (["n", "p_holm", "mean", "low", "high"], _reads),
+        "Better in": (
+            ["wins", "n"],
+            lambda wins, n: f"{words.percent(wins)} of {n:.0f}" if n else words.DASH,
+        ),
     }
-    for measure in measures:
-        columns[words.capital(MEASURES[measure][0])] = [
-            _said(wide[measure], method) for method in first.index
-        ]
-    columns["Reads"] = [_reads(row) for row in first.itertuples()]
-    columns["Better in"] = [
-        words.DASH if row.n == 0 else f"{words.percent(row.wins)} of {row.n:.0f}"
-        for row in first.itertuples()
-    ]
-    return pd.DataFrame(columns)
+    return words.printed(rows.assign(**texts).fillna(dict.fromkeys(measures, words.DASH)), columns)
 
 
-def confidence(blocks: Blocks, results: Path | None = None) -> pd.DataFrame:
+def confidence(blocks: Sequence[Compared]) -> pd.DataFrame:
     """The gain in cross-entropy before and after a temperature, as printed, where there was one."""
     rows = []
-    for block, runs in blocks:
-        every = differences(block, runs, results)
-        wide = {m: every[every["measure"] == m].set_index("method") for m in TOLD}
-        first = wide["test_cross_entropy"]
-        for method in first[(first["high"] < 0) & (first["n"] > 0)].sort_values("mean").index:
-            after = wide["scaled_cross_entropy"].loc[method]
-            rows.append(
-                {
-                    "Block": name(block),
-                    "Method": words.capital(METHODS[method].title),
-                    "As trained": _said(first, method),
-                    "After a temperature": _said(wide["scaled_cross_entropy"], method),
-                    "AUROC": _said(wide["test_auroc"], method),
-                    "Left": words.percent(after["mean"] / first.loc[method, "mean"]),
-                }
-            )
+    for each in blocks:
+        first, after, area = map(each.of, (PRIMARY, "scaled_cross_entropy", "test_auroc"))
+        for method in first.index[(first["high"] < 0) & (first["n"] > 0)]:
+            left = words.percent(after.loc[method, "mean"] / first.loc[method, "mean"])
+            texts = [found.loc[method, "text"] for found in (first, after, area)]
+            rows.append((each.name, _title(method), *texts, left))
     columns = ["Block", "Method", "As trained", "After a temperature", "AUROC", "Left"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -277,7 +275,7 @@ def strengths_table(block: Block, results: Path | None = None) -> pd.DataFrame:
     rows = []
     for method in block.methods if means is not None else ():
         off = means[reference(block, method), 0.0]
-        row = {"Method": words.capital(METHODS[method].title)}
+        row = {"Method": _title(method)}
         for place, strength in enumerate(CANDIDATES[method], 1):
             gain = words.number(means[method, strength] - off, signed=True)
             row[f"Strength {place}"] = f"{gain} ({words.short(strength)})"
@@ -307,144 +305,113 @@ CONTRASTS = (
 
 
 def contrasts(
-    runs: pd.DataFrame,
-    measures: Sequence[str] = ("test_cross_entropy", "test_auroc", "scaled_cross_entropy"),
+    compared: Compared,
+    measures: Sequence[str] = (PRIMARY, "test_auroc", "scaled_cross_entropy"),
 ) -> pd.DataFrame:
     """Two methods beside each other that differ in one ingredient, seed by seed, as printed.
 
     Args:
-        runs: Those of a block, as from :func:`recorded_blocks`; pairs that it lacks are left out.
+        compared: A block; pairs that it lacks are left out.
         measures: Keys of :data:`MEASURES`.
     """
     rows = []
-    for question, first, second in CONTRASTS:
-        names = f"{METHODS[first].title} \u2212 {METHODS[second].title}"
-        row = {"Question": question, "Difference": words.capital(names)}
-        for measure in measures:
-            wide = runs.pivot_table(index="seed", columns="method", values=measure)
-            if {first, second} <= set(wide.columns):
-                found = paired_difference(wide[first], wide[second])
-                row[words.capital(MEASURES[measure][0])] = words.level(found, signed=True)
-        if len(row) > 2:
-            rows.append(row)
-    return pd.DataFrame(rows)
+    for question, *pair in CONTRASTS:
+        changes = [mean_change(compared.change(*pair, measure)) for measure in measures]
+        if any(changes):
+            names = " \u2212 ".join(METHODS[name].title for name in pair)
+            rows.append((question, words.capital(names), *map(words.change, changes)))
+    titles = [words.capital(MEASURES[measure][0]) for measure in measures]
+    return pd.DataFrame(rows, columns=["Question", "Difference", *titles])
 
 
-def variation(blocks: Blocks, results: Path | None = None) -> pd.DataFrame:
+def variation(blocks: Sequence[Compared]) -> pd.DataFrame:
     """What explains the variation of the primary outcome, and what could have been seen."""
     rows = []
-    for block, runs in blocks:
-        every = differences(block, runs, results)
-        mine = every[(every["measure"] == "test_cross_entropy") & (every["n"] > 0)]
-        shares = {part: words.percent(share) for part, share in explained(runs).items()}
-        rows.append(
-            {
-                "Block": name(block),
-                "Method": shares["method"],
-                "Seed": shares["seed"],
-                "Rest": shares["rest"],
-                "Detectable, median": words.number(mine["detectable"].median()),
-                "Detectable, largest": words.number(mine["detectable"].max()),
-            }
-        )
-    return pd.DataFrame(rows)
+    for each in blocks:
+        seen = each.of(PRIMARY).query("n > 0")["detectable"]
+        shares = map(words.percent, explained(each.runs).values())
+        rows.append((each.name, *shares, *map(words.number, (seen.median(), seen.max()))))
+    columns = ["Block", "Method", "Seed", "Rest", "Detectable, median", "Detectable, largest"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def explained(runs: pd.DataFrame, measure: str = "test_cross_entropy") -> dict[str, float]:
-    """Shares of the variation of a measure over a block: method, seed, and what is left.
+def explained(runs: pd.DataFrame) -> dict[str, float]:
+    """Shares of the variation of the primary outcome: method, seed, and what is left.
 
     Those of the sums of squares of a two-way layout without replicates.
     """
-    wide = runs.pivot_table(index="seed", columns="method", values=measure).dropna(axis=1)
+    wide = runs.pivot(index="seed", columns="method", values=PRIMARY).dropna(axis=1)
     values = wide.to_numpy()
-    mean = values.mean()
-    whole = ((values - mean) ** 2).sum()
-    method = len(wide) * ((values.mean(0) - mean) ** 2).sum() / whole
-    seed = wide.shape[1] * ((values.mean(1) - mean) ** 2).sum() / whole
+    method, seed = (values.mean(axis).var() / values.var() for axis in (0, 1))
     return {"method": method, "seed": seed, "rest": 1 - method - seed}
 
 
-def facts(blocks: Blocks, results: Path | None = None) -> dict[str, object]:
+def facts(blocks: Sequence[Compared]) -> dict[str, object]:
     """What the text of the page says in numbers, by name."""
     found: dict[str, object] = {"rivals_blocks": len(blocks)}
-    for block, runs in blocks:
-        key = f"rivals_{block.dataset}{'_augmented' * block.augment}"
-        if block.model != "small_cnn":
-            key += f"_{block.model.removeprefix('small_cnn_')}"
-        every = differences(block, runs, results)
-        rows = every[(every["measure"] == "test_cross_entropy") & (every["n"] > 0)]
-        rows = rows[rows["reference"] != "two_views"]
-        found[f"{key}_methods"] = len(rows)
-        found[f"{key}_seeds"] = int(rows["n"].max())
-        stands = rows[(rows["p_holm"] < 0.05) & (rows["mean"] < 0)]
-        found[f"{key}_stand"] = len(stands)
-        found[f"{key}_worse"] = int(((rows["p_holm"] < 0.05) & (rows["mean"] > 0)).sum())
-        best = rows.sort_values("mean").iloc[0]
-        found[f"{key}_best"] = METHODS[best["method"]].title
-        for row in every.itertuples():
-            if row.n and row.measure in TOLD:
-                said = words.interval(row.mean, row.low, row.high, signed=True)
-                found[f"{key}_{row.method}_{row.measure}"] = said
-        wide = runs.pivot_table(index="seed", columns="method", values="test_cross_entropy")
-        if {"tuned", "feature_l2"} <= set(wide.columns):
-            apart = paired_difference(wide["tuned"], wide["feature_l2"])
-            found[f"{key}_over_feature_l2"] = words.level(apart, signed=True)
-        strengths = chosen_strengths(block, results) or {}
-        if strengths.get("tuned"):
-            times = strengths["tuned"] / PUBLISHED["variance_weight"]
-            found[f"{key}_times_published"] = words.short(times)
+    for each in blocks:
+        block, strengths = each.block, each.strengths
+        rows = each.of(PRIMARY).query("n > 0 and reference != 'two_views'")
+        stands = rows["p_holm"] < 0.05
         edge = [
             METHODS[method].title
             for method, strength in strengths.items()
             if strength in (CANDIDATES[method][0], CANDIDATES[method][-1])
         ]
-        found[f"{key}_edge"] = words.listed(edge) if edge else "none"
-        shares = explained(runs)
-        found |= {f"{key}_explained_{part}": words.percent(share) for part, share in shares.items()}
+        told = {
+            "methods": len(rows),
+            "seeds": int(rows["n"].max()),
+            "stand": int((stands & (rows["mean"] < 0)).sum()),
+            "worse": int((stands & (rows["mean"] > 0)).sum()),
+            "best": METHODS[rows.index[0]].title,
+            "edge": words.listed(edge) if edge else "none",
+        }
+        for row in each.differences.itertuples():
+            if row.n and row.measure in TOLD:
+                said = words.interval(row.mean, row.low, row.high, signed=True)
+                told[f"{row.method}_{row.measure}"] = said
+        if apart := mean_change(each.change("tuned", "feature_l2", PRIMARY)):
+            told["over_feature_l2"] = words.change(apart)
+        if times := strengths.get("tuned", 0) / PUBLISHED["variance_weight"]:
+            told["times_published"] = words.short(times)
+        for part, share in explained(each.runs).items():
+            told[f"explained_{part}"] = words.percent(share)
+        network = block.model.removeprefix("small_cnn")  # "", or "_norm" and the like
+        key = f"rivals_{block.dataset}{'_augmented' * block.augment}{network}"
+        found |= {f"{key}_{name}": value for name, value in told.items()}
     return found
 
 
-def figure(
-    blocks: Blocks,
-    measures: Sequence[str] = ("test_cross_entropy", "test_auroc"),
-    results: Path | None = None,
-) -> Figure:
-    """Each method's difference from its reference: a row a method, a column a block and measure."""
-    every = [differences(block, runs, results) for block, runs in blocks]
-    methods = _order(every)
+def figure(blocks: Sequence[Compared], measures: Sequence[str] = (PRIMARY, "test_auroc")) -> Figure:
+    """Each method's difference from its reference: a row a method, a column a block and measure.
+
+    Methods stand in the order of their mean gain in the primary outcome, in the first block that
+    has them.
+    """
+    methods = list(dict.fromkeys(name for each in blocks for name in each.of(PRIMARY).index))
     count = max(1, len(blocks) * len(measures))
-    figure, axes = plt.subplots(
-        1,
-        count,
-        figsize=(max(WIDTH, 2.2 + 2.4 * count), 0.6 + 0.27 * max(4, len(methods))),
-        squeeze=False,
-        sharey=True,
-    )
-    for place, (block, _) in enumerate(blocks):
-        for at, measure in enumerate(measures):
-            ax = axes[0, place * len(measures) + at]
-            _forest(ax, every[place], measure, methods)
-            ax.set_title(name(block).split(",")[0] + " aug." * block.augment if not at else "")
-    axes[0, 0].set_yticks(
-        range(len(methods)), [words.capital(METHODS[method].title) for method in methods]
-    )
+    size = (max(WIDTH, 2.2 + 2.4 * count), 0.6 + 0.27 * max(4, len(methods)))
+    figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, sharey=True)
+    columns = itertools.product(blocks, measures)
+    for ax, (each, measure) in zip(axes[0], columns, strict=False):
+        _forest(ax, each.of(measure), measure, methods)
+        if measure == measures[0]:
+            ax.set_title(each.name.split(",")[0] + " aug." * each.block.augment)
+    axes[0, 0].set_yticks(range(len(methods)), map(_title, methods))
     axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
     return figure
 
 
-def _forest(ax: Axes, found: pd.DataFrame, measure: str, methods: Sequence[str]) -> None:
-    rows = found[found["measure"] == measure].set_index("method")
+def _forest(ax: Axes, rows: pd.DataFrame, measure: str, methods: Sequence[str]) -> None:
     said, more = MEASURES[measure]
-    for place, method in enumerate(methods):
-        if method not in rows.index:
-            continue
-        row, color = rows.loc[method], METHODS[method].color
-        if row["n"] == 0:
+    for row in rows.itertuples():
+        place, color = methods.index(row.Index), METHODS[row.Index].color
+        if row.n == 0:
             ax.plot(0, place, "x", color=color, ms=5)
             continue
-        ax.plot([row["low"], row["high"]], [place, place], color=color, lw=2)
-        stands = row["p_holm"] < 0.05 or measure != "test_cross_entropy"
-        ax.plot(row["mean"], place, "o", color=color, ms=6, mfc=color if stands else "white")
+        ax.plot([row.low, row.high], [place, place], color=color, lw=2)
+        stands = row.p_holm < 0.05 or measure != PRIMARY
+        ax.plot(row.mean, place, "o", color=color, ms=6, mfc=color if stands else "white")
     ax.axvline(0, color="black", lw=0.8)
     side = 1 if more else -1
     ax.axvspan(*sorted((0, side * 10)), color="#009E73", alpha=0.07, lw=0, zorder=0)
@@ -458,50 +425,26 @@ def _forest(ax: Axes, found: pd.DataFrame, measure: str, methods: Sequence[str])
     ax.grid(axis="y", visible=False)
 
 
-def _order(every: Sequence[pd.DataFrame]) -> list[str]:
-    """Methods by their mean gain in the primary outcome, in the first block that has them."""
-    found: dict[str, None] = {}
-    for rows in every:
-        if len(rows):
-            first = rows[rows["measure"] == "test_cross_entropy"].sort_values("mean")
-            found |= dict.fromkeys(first["method"])
-    return list(found)
-
-
-def _said(rows: pd.DataFrame, method: str) -> str:
-    if method not in rows.index:
-        return words.DASH
-    row = rows.loc[method]
-    if row["n"] == 0:
-        return "off"
-    star = "*" if row["p_holm"] < 0.05 else ""
-    found = Interval(row["mean"], row["low"], row["high"], int(row["n"]))
-    return words.level(found, signed=True) + star
-
-
-def _reads(row: tuple) -> str:
+def _reads(n: int, p_holm: float, mean: float, low: float, high: float) -> str:
     """What the primary outcome says, by the rules of the plan."""
-    if row.n == 0:
+    if n == 0:
         return "off"
-    if row.p_holm < 0.05:
-        return "lower" if row.mean < 0 else "higher"
-    bound = NEGLIGIBLE["test_cross_entropy"]
-    return "negligible" if -bound < row.low and row.high < bound else "unclear"
+    if p_holm < 0.05:
+        return "lower" if mean < 0 else "higher"
+    return "negligible" if low > -NEGLIGIBLE and high < NEGLIGIBLE else "unclear"
+
+
+def _title(method: str) -> str:
+    return words.capital(METHODS[method].title)
 
 
 def _named(method: str, against: str) -> str:
     """A method as printed, with its reference where that is not what it changes alone."""
-    title = words.capital(METHODS[method].title)
     usual = against in ("baseline", "augmented")
-    return title if usual else f"{title} (against {METHODS[against].title})"
+    return _title(method) + f" (against {METHODS[against].title})" * (not usual)
 
 
 def _strength(value: float) -> str:
     if math.isnan(value):
         return words.DASH
     return words.short(value) if value else "off"
-
-
-def _split(runs: pd.DataFrame) -> str:
-    split = runs["split"].iloc[0]
-    return "official" if pd.isna(split) else split

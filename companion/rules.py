@@ -17,17 +17,16 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from companion import cost, published, tables, verdicts, words
+from companion import published, tables, verdicts, words
+from companion.cost import recordings as cost
 from companion.probes.norms import variance_parts
 from companion.records import Evidence, details
-from varreg.lab.statistics import (
-    Interval,
-    PairedDifference,
-    paired_difference,
-    prediction_interval,
-)
+from varreg.lab.statistics import Interval, PairedDifference, prediction_interval
+from varreg.loss import PUBLISHED
 
 MODELS = ("paper_cnn", "small_cnn")
+#: What of ours a printed number of the test images stands beside.
+COLUMN_OF = {"accuracy": "test_accuracy", "loss": "test_cross_entropy"}
 #: Runs and curves by study; for a probe, its units and their details.
 Records = Mapping[str, Evidence]
 
@@ -89,12 +88,9 @@ def rules() -> dict[str, Rule]:
     """
     found = {}
     for name, entry in read()["rules"].items():
-        margin = entry.get("margin", verdicts.MARGIN)
-        said = {
-            key: text.format(margin=margin, percent=100 * margin)
-            for key, text in entry.items()
-            if key != "margin"
-        }
+        said = {"margin": verdicts.MARGIN, **entry}
+        margin = said.pop("margin")
+        said = {key: text.format(margin=margin, percent=100 * margin) for key, text in said.items()}
         found[name] = Rule(name, margin=margin, **said)
     return found
 
@@ -112,15 +108,10 @@ def changes(runs: pd.DataFrame, metric: str, method: str, reference: str) -> np.
         Points for an accuracy; for a loss the logarithm of the ratio, which
         :func:`change_text` prints in percent.
     """
-    if runs.empty:
-        return np.array([])
-    wide = runs.pivot(index="seed", columns="method", values=metric)
-    if not {method, reference} <= set(wide.columns):
-        return np.array([])
-    wide = wide[[method, reference]].dropna()
+    new, old = tables.by_seed(runs, metric, method, reference)
     if metric == "test_cross_entropy":
-        return np.log(wide[method] / wide[reference]).to_numpy()
-    return 100 * (wide[method] - wide[reference]).to_numpy()
+        return np.log(new / old).to_numpy()
+    return 100 * (new - old).to_numpy()
 
 
 def on_scale(shift: published.Shift) -> float:
@@ -174,13 +165,14 @@ def printed(experiment: str, metric: str, reference: str) -> published.Shift | N
         >>> printed("skin", "accuracy", "augmented") is None
         True
     """
-    wanted = (experiment, metric, reference)
-    found = (
-        each
-        for each in published.SHIFTS
-        if wanted == (each.experiment, each.metric, each.reference)
-    )
-    return next(found, None)
+    known = {(each.experiment, each.metric, each.reference): each for each in published.SHIFTS}
+    return known.get((experiment, metric, reference))
+
+
+def judged(runs: pd.DataFrame, shift: published.Shift) -> tuple[np.ndarray, str]:
+    """Our :func:`changes` beside a printed one, and the verdict on it."""
+    values = changes(runs, COLUMN_OF[shift.metric], shift.method, shift.reference)
+    return values, verdicts.of_number(on_scale(shift), values, null=0)
 
 
 # One function a rule. Where a claim may have a second verdict, `second` asks for it: the penalty
@@ -195,19 +187,17 @@ def _number(records: Records, experiment: str, method: str, metric: str) -> list
         text += f"; one further run {row['from']:.3f} to {row['to']:.3f}"
     if row["same_n"]:
         text += f"; measured as it was, {row['same']:.3f} (runs: {row['same_n']})"
-    label = tables.METRIC_NAMES["test_cross_entropy" if metric == "loss" else f"test_{metric}"]
+    label = tables.METRIC_NAMES[COLUMN_OF[metric]]
     return [Part(label, text, int(row["n"]), row["verdict"])]
 
 
 def _change(
     records: Records, experiment: str, method: str, reference: str, metric: str
 ) -> list[Part]:
-    column = "test_accuracy" if metric == "accuracy" else "test_cross_entropy"
-    values = changes(_runs(records, f"{experiment}_paper"), column, method, reference)
-    word = verdicts.of_number(on_scale(printed(experiment, metric, reference)), values, null=0)
-    label = f"{tables.METRIC_NAMES[column]}, {'points' if metric == 'accuracy' else '%'}"
-    relative = metric == "loss"
-    text = change_text(_mean(values), relative)
+    shift, relative = printed(experiment, metric, reference), metric == "loss"
+    values, word = judged(_runs(records, f"{experiment}_paper"), shift)
+    label = f"{tables.METRIC_NAMES[COLUMN_OF[metric]]}, {'%' if relative else 'points'}"
+    text = change_text(tables.mean_change(values), relative)
     if len(values) > 1:
         text += f"; one further pair {range_text(values, relative)}"
     return [Part(label, text, len(values), word)]
@@ -221,16 +211,15 @@ def _difference(
     split: str = "",
     second: bool = False,
 ) -> list[Part]:
-    runs = tables.with_gaps(
-        tables.of_split(_runs(records, study), split) if split else _runs(records, study)
-    )
+    runs = _runs(records, study)
+    runs = tables.with_gaps(tables.of_split(runs, split) if split else runs)
     method = "tuned" if second else "penalized"
     parts = []
     for metric, model in itertools.product(metrics, MODELS):
         mine = tables.of_model(runs, model)
         found = tables.difference(mine, metric, method, reference)
         word = verdicts.of_difference(found, tables.better(metric), rules()["difference"].margin)
-        name = {"test_accuracy": "accuracy", "test_cross_entropy": "loss"}.get(metric, "")
+        name = next((name for name in COLUMN_OF if COLUMN_OF[name] == metric), "")
         size = printed(study, name, reference)
         if word == "reproduced" and size is not None:
             values = changes(mine, metric, method, reference)
@@ -243,11 +232,7 @@ def _difference(
 def _best(records: Records) -> list[Part]:
     """Whether the published setting is beaten, on seeds left out, by what the others choose."""
     _, twelve = tables.split_grid(tables.of_model(_runs(records, "grid")))
-    winner = (
-        published.VARIANCE_WEIGHT,
-        published.FEATURE_SAMPLING_RATIO,
-        published.LAMBDA["penalized"],
-    )
+    winner = tuple(PUBLISHED[name] for name in tables.SETTING)
     parts = []
     for name, best in _settings(twelve).items():
         runs = tables.of_datasets(twelve, [name])
@@ -331,13 +316,13 @@ def _steps(
         label += f", on {each.name}" * (len(devices) > 1)
         twice = cost.step_ratios(each, cost.AGAIN)
         for network, ratios in cost.step_ratios(each, penalty, against).items():
-            found = _mean(np.log(ratios.values))
-            same = _mean(np.log(twice[network].values)) if network in twice else None
+            found = tables.mean_change(np.log(ratios.values))
+            same = tables.mean_change(np.log(twice[network].values)) if network in twice else None
             text, word = ratios.text(), "cannot be known"
             if found.n > 1:
                 low, high = np.exp([found.low, found.high])
                 text += f"; 95 % interval {low:.3f} to {high:.3f}"
-            if found.n > 1 and same is not None and same.n > 1:
+            if found.n > 1 and same and same.n > 1:
                 word = judge(found, max(abs(same.low), abs(same.high)))
             parts.append(Part(label, text, found.n, word, network, "recording"))
     return parts
@@ -356,14 +341,13 @@ def _stability(records: Records, larger: Sequence[float], second: bool = False) 
             log = row[column]
             word = verdicts.of_difference(log, -1, least)
             label = f"{measures[column]}, times that without, weight {weight:g}"
-            parts.append(
-                Part(label, words.factor(log), log.n, word, tables.MODEL_NAMES[row["model"]])
-            )
+            network = tables.MODEL_NAMES[row["model"]]
+            parts.append(Part(label, words.factor(log), log.n, word, network))
     return parts
 
 
 def _gap(records: Records, study: str, method: str, metric: str) -> list[Part]:
-    found = _mean(_curve_gaps(records, study, metric).get(method))
+    found = tables.mean_change(_curve_gaps(records, study, metric).get(method))
     word = verdicts.of_difference(found, 1, rules()["gap"].margin)
     return [_part(f"gap in {metric.replace('_', '-')}", found, word)]
 
@@ -371,7 +355,7 @@ def _gap(records: Records, study: str, method: str, metric: str) -> list[Part]:
 def _narrower(records: Records, study: str, method: str, metric: str) -> list[Part]:
     gaps = _curve_gaps(records, study, metric)
     both = {method, "baseline"} <= set(gaps)
-    found = _mean((gaps[method] - gaps["baseline"]).dropna()) if both else None
+    found = tables.mean_change((gaps[method] - gaps["baseline"]).dropna()) if both else None
     word = verdicts.of_difference(found, -1, rules()["narrower"].margin)
     return [_part(f"gap in {metric.replace('_', '-')}, minus the baseline's", found, word)]
 
@@ -411,26 +395,15 @@ def _curve_gaps(records: Records, study: str, metric: str) -> dict[str, pd.Serie
     runs = _runs(records, study)
     if runs.empty:
         return {}
-    names = ["key", "method", "seed", "best_epoch"]
-    table = records[study].curves.merge(runs[names], on="key")
-    table = table[table["epoch"] == table["best_epoch"]]
-    ahead = tables.better(metric) * (table[f"train_{metric}"] - table[f"val_{metric}"])
-    table = table.assign(gap=ahead).dropna(subset="gap")
-    return {method: group.set_index("seed")["gap"] for method, group in table.groupby("method")}
+    table = details(runs, records[study].curves).query("epoch == best_epoch").set_index("seed")
+    gap = tables.better(metric) * (table[f"train_{metric}"] - table[f"val_{metric}"])
+    return dict(tuple(gap.dropna().groupby(table["method"])))
 
 
 def _settings(runs: pd.DataFrame) -> dict[str, tuple]:
     """Data set -> the setting that validation chooses, no penalty among the candidates."""
-    table = tables.chosen(runs)
-    settings = table[tables.SETTING].itertuples(index=False)
-    return {name: tuple(setting) for name, setting in zip(table["dataset"], settings, strict=True)}
-
-
-def _mean(values: pd.Series | np.ndarray | None) -> PairedDifference | None:
-    """The difference to zero."""
-    if values is None or not len(values):
-        return None
-    return paired_difference(values, np.zeros(len(values)))
+    chosen = tables.chosen(runs).itertuples()
+    return {row.dataset: tuple(getattr(row, name) for name in tables.SETTING) for row in chosen}
 
 
 def _part(label: str, found: PairedDifference | None, verdict: str, network: str = "") -> Part:

@@ -9,20 +9,16 @@ count as one reading with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
+import numpy as np
 import pandas as pd
 
 from companion import verdicts, words
-from companion.studies.ambiguities import ALTERNATIVES, AS_RELEASED, Alternative, keys
-from companion.tables import METRIC_NAMES, better
+from companion.studies.ambiguities import ALTERNATIVES, AS_RELEASED, keys
+from companion.tables import METRIC_NAMES, better, by_seed, mean_change
 from varreg.lab.columns import METRIC_COLUMNS
-from varreg.lab.statistics import (
-    Interval,
-    holm,
-    mean_interval,
-    paired_difference,
-)
+from varreg.lab.statistics import Interval, holm, mean_interval
 
 #: The paired differences in a row of :func:`effects`, in the order of the printed table.
 DIFFERENCES = ("level_move", "effect", "effect_move")
@@ -57,17 +53,26 @@ def effects(
         ``None`` for the released protocol itself, and where no seed is common with it.
     """
     rows = []
-    released = {}
+    released: dict[str, pd.DataFrame] = {}
     seen: dict[tuple, str] = {}
     for alternative in ALTERNATIVES:
-        wanted = keys(alternative, rate)
-        own = _paired(runs, wanted, metric)
+        mine = runs[runs["key"].isin(keys(alternative, rate))] if len(runs) else runs
+        penalized, level = by_seed(mine, metric, "penalized", "baseline")
+        own = pd.DataFrame({"level": level, "effect": penalized - level})
+        move = own - released.setdefault(alternative.experiment, own)
         if alternative.choice == AS_RELEASED:
-            released[alternative.experiment] = own
+            move = move[:0]
+        reading = (alternative.experiment, *_outcomes(mine))
         if len(own):
-            row = _row(alternative, own, released[alternative.experiment])
-            reading = (alternative.experiment, *_outcomes(runs, wanted))
-            rows.append(row | {"same_as": seen.get(reading, "")})
+            row = {
+                "seeds": len(own),
+                "same_as": seen.get(reading, ""),
+                "level": mean_interval(own["level"]),
+                "effect": mean_change(own["effect"]),
+                "level_move": mean_change(move["level"].dropna()),
+                "effect_move": mean_change(move["effect"].dropna()),
+            }
+            rows.append(vars(alternative) | row)
             seen.setdefault(reading, alternative.choice)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -83,15 +88,12 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
     ``*`` marks a paired difference whose p stays below 0.05 after Holm's correction over the whole
     table, where a reading counts once.
     """
-    stars = _significant(found)
-    rows = found.copy()
-    for name in DIFFERENCES:
-        rows[name] = [
-            words.change(row[name]) + "*" * ((place, name) in stars)
-            if not row["same_as"]
-            else same_text(row["same_as"])
-            for place, row in enumerate(found.to_dict("records"))
-        ]
+    own = found["same_as"] == ""
+    changes = found[list(DIFFERENCES)]
+    p = changes.map(lambda each: each.p if each else math.nan).where(own, math.nan)
+    stars = np.reshape(np.array(holm(p.to_numpy(float).ravel())) < 0.05, p.shape)
+    texts = changes.map(words.change) + np.where(stars, "*", "")
+    rows = found.assign(**texts.where(own, found["same_as"].map(same_text), axis=0))
     columns = {
         "Data": "experiment",
         "Topic": "topic",
@@ -155,51 +157,14 @@ def fewest_seeds(found: pd.DataFrame) -> int:
     return int(found["seeds"].min()) if len(found) else 0
 
 
-def _paired(runs: pd.DataFrame, wanted: Sequence[str], metric: str) -> pd.DataFrame:
-    """Columns ``baseline`` and ``effect`` by seed, for the seeds that both methods have."""
-    mine = runs[runs["key"].isin(wanted)] if len(runs) else runs
-    methods = dict(tuple(mine.set_index("seed").groupby("method")[metric])) if len(mine) else {}
-    if set(methods) != {"baseline", "penalized"}:
-        return pd.DataFrame(columns=["baseline", "effect"], dtype=float)
-    wide = pd.DataFrame(methods).dropna()
-    return wide.assign(effect=wide["penalized"] - wide["baseline"])[["baseline", "effect"]]
-
-
-def _outcomes(runs: pd.DataFrame, wanted: Sequence[str]) -> tuple:
+def _outcomes(mine: pd.DataFrame) -> tuple:
     """All recorded metrics of an alternative's runs, in an order of their own."""
-    names = [name for name in METRIC_COLUMNS if name in runs]
-    mine = runs[runs["key"].isin(wanted)].sort_values(["method", "seed"])
+    if mine.empty:
+        return ()
+    names = [name for name in METRIC_COLUMNS if name in mine]
+    rows = mine.sort_values(["method", "seed"])[["method", "seed", *names]]
     # Text, because NaN is not equal to itself.
-    return tuple(mine[["method", "seed", *names]].astype(str).itertuples(index=False, name=None))
-
-
-def _row(alternative: Alternative, own: pd.DataFrame, released: pd.DataFrame) -> dict[str, object]:
-    seeds = own.index.intersection(released.index)
-    moves = dict.fromkeys(("level_move", "effect_move"))
-    if alternative.choice != AS_RELEASED and len(seeds):
-        for name, column in (("level_move", "baseline"), ("effect_move", "effect")):
-            moves[name] = paired_difference(own.loc[seeds, column], released.loc[seeds, column])
-    return {
-        **{
-            name: getattr(alternative, name) for name in ("experiment", "topic", "choice", "source")
-        },
-        "seeds": len(own),
-        "level": mean_interval(own["baseline"].to_numpy()),
-        "effect": paired_difference(own["effect"].to_numpy(), [0.0] * len(own)),
-        **moves,
-    }
-
-
-def _significant(found: pd.DataFrame) -> set[tuple[int, str]]:
-    """Place and column of every paired difference that stands after Holm's correction."""
-    tests = [
-        (place, name, row[name].p)
-        for place, row in enumerate(found.to_dict("records"))
-        for name in DIFFERENCES
-        if row[name] is not None and not row["same_as"]
-    ]
-    adjusted = holm([p for *_, p in tests])
-    return {(place, name) for (place, name, _), p in zip(tests, adjusted, strict=True) if p < 0.05}
+    return tuple(rows.astype(str).itertuples(index=False, name=None))
 
 
 def _side(interval: Interval) -> int:

@@ -9,8 +9,6 @@ from companion.studies import STUDIES, specs
 from varreg.lab.ledger import Ledger
 from varreg.lab.runs import MissingRunsError
 
-__all__ = ["status"]
-
 
 def status() -> str:
     """Say how many runs of each study and units of each probe are recorded, when and from what.

@@ -56,16 +56,13 @@ def counted(protocol: pd.DataFrame, experiment: str) -> dict[str, int]:
     return found
 
 
-def answer(
-    chest: pd.DataFrame, skin: pd.DataFrame, grid: pd.DataFrame, model: str = "paper_cnn"
-) -> dict[str, str]:
-    """The phrases that the front page is made of, which follow from the runs.
+def answer(chest: pd.DataFrame, skin: pd.DataFrame, grid: pd.DataFrame) -> dict[str, str]:
+    """The phrases that the front page is made of: what the runs of the paper's network say.
 
     Args:
         chest: Rows of the study of that name.
         skin: Rows of the study of that name, one split.
         grid: Rows of the study of that name.
-        model: The network that they speak about.
 
     Returns:
         ``published_*`` and ``augmentation_*`` for ``chest_loss``, ``chest_accuracy``,
@@ -77,12 +74,12 @@ def answer(
         >>> answer(pd.DataFrame(), pd.DataFrame(), pd.DataFrame())["choice_chest"]
         'nothing yet'
     """
-    wide, _ = tables.split_grid(tables.of_model(grid, model))
+    wide, _ = tables.split_grid(tables.of_model(grid))
     said = {}
     for name, runs, dataset in (("chest", chest, "pneumoniamnist"), ("skin", skin, "ham10000")):
         for word, method in (("published", "penalized"), ("augmentation", "augmented")):
             for short, metric in (("loss", "test_cross_entropy"), ("accuracy", "test_accuracy")):
-                found = tables.difference(tables.of_model(runs, model), metric, method)
+                found = tables.difference(tables.of_model(runs), metric, method)
                 phrase = verdicts.phrase(found, f"the {tables.METRIC_NAMES[metric]}")
                 said[f"{word}_{name}_{short}"] = phrase
         picked = tables.choices(tables.of_datasets(wide, [dataset]))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 METHOD_NAMES = {name: method.title for name, method in METHODS.items()}
 MODEL_NAMES = {"paper_cnn": "paper's network", "small_cnn": "small CNN", "resnet18": "ResNet-18"}
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 DATASET_NAMES = {
     "chest_xray": "chest X-rays",
     "pneumoniamnist": "PneumoniaMNIST",
@@ -60,6 +61,8 @@ METRIC_NAMES = {
 HINDSIGHT_METRICS = ["test_cross_entropy", "val_cross_entropy", "test_accuracy", "test_auroc"]
 #: A comparison is made within one of these: same data, same split, same network.
 GROUP = ["dataset", "split", "size", "model"]
+#: What is compared where nothing else is asked for: method and reference.
+PAIRS = (("penalized", "baseline"), ("tuned", "baseline"), ("augmented", "baseline"))
 #: The fields that make a setting of the penalty.
 SETTING = ["variance_weight", "feature_sampling_ratio", "lambda_"]
 #: The setting of a run without a penalty, a candidate wherever a setting is chosen.
@@ -118,6 +121,35 @@ def with_gaps(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(**gaps)
 
 
+def by_seed(
+    runs: pd.DataFrame, metric: str, method: str, reference: str
+) -> tuple[pd.Series, pd.Series]:
+    """Values of two methods, over the seeds that both have.
+
+    Args:
+        runs: Rows of a ledger, of one data set, split and network.
+        metric: A column, as in ``"test_auroc"``.
+        method: The first method.
+        reference: The second one.
+
+    Raises:
+        ValueError: A seed comes twice: the rows mix settings that should be compared apart.
+    """
+    if runs.empty:
+        return pd.Series(dtype=float), pd.Series(dtype=float)
+    kept = runs[runs["method"].isin([method, reference])]
+    twice = kept.duplicated(["method", "seed"])
+    if twice.any():
+        first = kept[twice].iloc[0]
+        raise ValueError(
+            f"method {first['method']!r} has seed {first['seed']} more than once: select one data "
+            "set, split, size, network and setting before you compare"
+        )
+    wide = kept.pivot(index="seed", columns="method", values=metric)
+    wide = wide.reindex(columns=[method, reference]).dropna()
+    return wide[method], wide[reference]
+
+
 def difference(
     runs: pd.DataFrame, metric: str, method: str, reference: str = "baseline"
 ) -> PairedDifference | None:
@@ -135,30 +167,21 @@ def difference(
     Raises:
         ValueError: A seed comes twice: the rows mix settings that should be compared apart.
     """
-    if runs.empty:
+    first, second = by_seed(runs, metric, method, reference)
+    return paired_difference(first, second) if len(first) else None
+
+
+def mean_change(changes: Sequence[float] | None) -> PairedDifference | None:
+    """Mean of differences that are taken already, a value a pair; ``None`` where there is none."""
+    if changes is None or not len(changes):
         return None
-    kept = runs[runs["method"].isin([method, reference])]
-    twice = kept.duplicated(["method", "seed"])
-    if twice.any():
-        first = kept[twice].iloc[0]
-        raise ValueError(
-            f"method {first['method']!r} has seed {first['seed']} more than once: select one data "
-            "set, split, size, network and setting before you compare"
-        )
-    wide = kept.pivot(index="seed", columns="method", values=metric).dropna()
-    if wide.empty or not {method, reference} <= set(wide.columns):
-        return None
-    return paired_difference(wide[method].to_numpy(), wide[reference].to_numpy())
+    return paired_difference(changes, np.zeros(len(changes)))
 
 
 def differences(
     runs: pd.DataFrame,
     metrics: Sequence[str],
-    pairs: Sequence[tuple[str, str]] = (
-        ("penalized", "baseline"),
-        ("tuned", "baseline"),
-        ("augmented", "baseline"),
-    ),
+    pairs: Sequence[tuple[str, str]] = PAIRS,
 ) -> pd.DataFrame:
     """All paired differences, a row each, with Holm's correction over the whole table.
 
@@ -176,7 +199,7 @@ def differences(
         | {"method": method, "reference": reference, "metric": metric}
         | {key: getattr(found, key) for key in ("mean", "low", "high", "n", "p")}
         | {"verdict": verdicts.of_difference(found, better(metric))}
-        for head, group in _groups(with_gaps(runs), GROUP)
+        for head, group in groups(with_gaps(runs), GROUP)
         for metric, (method, reference) in itertools.product(metrics, pairs)
         if (found := difference(group, metric, method, reference)) is not None
     ]
@@ -187,14 +210,14 @@ def differences(
 
 
 def differences_table(
-    runs: pd.DataFrame, metrics: Sequence[str], pairs: Sequence[tuple[str, str]] | None = None
+    runs: pd.DataFrame, metrics: Sequence[str], pairs: Sequence[tuple[str, str]] = PAIRS
 ) -> pd.DataFrame:
     """Paired differences as printed: a row a comparison, a column a metric.
 
     A cell reads ``mean [95 % interval]``; ``*`` marks a Holm-corrected p below 0.05 over the
     whole table.
     """
-    return spread_differences(differences(runs, metrics, *([pairs] if pairs else [])), metrics)
+    return spread_differences(differences(runs, metrics, pairs), metrics)
 
 
 def spread_differences(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -212,7 +235,7 @@ def spread_differences(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFr
         ),
     }
     known = table if "p_holm" in table else table.assign(p_holm=1.0)
-    return _spread(known, columns, metrics)
+    return spread(known, columns, metrics)
 
 
 def levels_table(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -221,13 +244,13 @@ def levels_table(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         head
         | {"seeds": len(group), "metric": metric}
         | {"interval": mean_interval(values.to_numpy(), within=possible(metric))}
-        for head, group in _groups(with_gaps(runs), [*GROUP, "method"])
+        for head, group in groups(with_gaps(runs), [*GROUP, "method"])
         for metric in metrics
         if len(values := group[metric].dropna())
     ]
     table = pd.DataFrame(rows, columns=[*GROUP, "method", "seeds", "metric", "interval"])
     columns = {"Method": ("method", METHOD_NAMES), "Seeds": "seeds", **METRIC}
-    return _spread(table, HEAD | columns | {"text": ("interval", words.level)}, metrics)
+    return spread(table, HEAD | columns | {"text": ("interval", words.level)}, metrics)
 
 
 def against_published(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFrame:
@@ -271,7 +294,6 @@ def published_table(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFra
     """:func:`against_published` as printed in the book."""
     table = against_published(runs, numbers)
     names = {"accuracy": "accuracy", "auroc": "AUC", "loss": "loss"}
-    splits = {"train": "training", "val": "validation", "test": "test"}
     same = {
         "Measured as it was (runs)": (
             ["same", "same_n"],
@@ -280,7 +302,7 @@ def published_table(runs: pd.DataFrame, numbers: Iterable[Number]) -> pd.DataFra
     }
     columns = {
         "Model": "method",
-        "Number": (["split", "metric"], lambda split, name: f"{splits[split]} {names[name]}"),
+        "Number": (["split", "metric"], lambda split, name: f"{SPLIT_NAMES[split]} {names[name]}"),
         "Definition": "definition",
         "Published": ("printed", ".4f"),
         "On one scale": ("published", ".4f"),
@@ -317,12 +339,11 @@ def of_model(runs: pd.DataFrame, model: str = "paper_cnn") -> pd.DataFrame:
     return runs if runs.empty else runs[runs["model"] == model]
 
 
-def recalls(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """Recall of every class, a row a run and class.
+def recalls(runs: pd.DataFrame) -> pd.DataFrame:
+    """Recall of every class on the test images, a row a run and class.
 
     Args:
         runs: Rows of a ledger, of one data set.
-        split: ``"train"``, ``"val"`` or ``"test"``.
 
     Returns:
         The columns of ``runs`` that name a run, ``class`` and ``recall``. The classes of HAM10000
@@ -331,7 +352,7 @@ def recalls(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     head = [*GROUP, "method", "seed"]
     rows = []
     for run in runs.to_dict("records"):
-        values = [float(value) for value in str(run[f"{split}_recall"]).split(";")]
+        values = [float(value) for value in str(run["test_recall"]).split(";")]
         numbered = [f"class {number}" for number in range(len(values))]
         names = SKIN_CLASSES if run["dataset"] == "ham10000" else numbered
         for name, value in zip(names, values, strict=True):
@@ -347,7 +368,7 @@ def grid_means(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         its name, ``<metric>_low`` and ``<metric>_high``.
     """
     rows = []
-    for head, group in _groups(runs, [*GROUP, *SETTING], sort=True):
+    for head, group in groups(runs, [*GROUP, *SETTING], sort=True):
         row = head | {"n": len(group)}
         for metric in metrics:
             found = mean_interval(group[metric].to_numpy(), within=possible(metric))
@@ -407,8 +428,8 @@ def chosen_weights(runs: pd.DataFrame, names: Sequence[str]) -> dict[str, float]
     return {row.model: float(row.variance_weight) for row in table.itertuples()}
 
 
-def pick_counts(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> pd.DataFrame:
-    """How often each setting wins when every seed chooses for itself.
+def pick_counts(runs: pd.DataFrame) -> pd.DataFrame:
+    """How often each setting wins when every seed chooses for itself by validation cross-entropy.
 
     A choice that changes from seed to seed is a choice by luck.
 
@@ -416,8 +437,8 @@ def pick_counts(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> pd.Dat
         A row a data set, split, network and setting: ``picked`` of ``seeds``.
     """
     rows = []
-    for head, scores in _scores_by_group(runs, metric):
-        winners = (better(metric) * scores).idxmax(axis=1).tolist()
+    for head, scores in _scores_by_group(runs, "val_cross_entropy"):
+        winners = scores.idxmin(axis=1).tolist()
         rows += [
             head
             | dict(zip(SETTING, setting, strict=True))
@@ -443,11 +464,9 @@ def setting_difference(
     """
     if runs.empty or tuple(first) == tuple(second):
         return None
-    parts = [
-        runs[(runs[SETTING] == list(setting)).all(axis=1)].assign(method=name)
-        for name, setting in (("first", first), ("second", second))
-    ]
-    return difference(pd.concat(parts), metric, "first", "second")
+    both = pd.MultiIndex.from_tuples([first, second])
+    wide = _by_setting(runs, metric).reindex(columns=both).dropna()
+    return paired_difference(*wide.to_numpy().T) if len(wide) else None
 
 
 def crossfit_difference(
@@ -702,13 +721,17 @@ def _chest_first(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -
 
 def _scores(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A row a seed, a column a setting; a seed that lacks a setting would tilt the means."""
+    return _by_setting(runs, metric).dropna()
+
+
+def _by_setting(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     twice = runs.duplicated(["seed", *SETTING])
     if twice.any():
         raise ValueError(
             f"seed {runs[twice]['seed'].iloc[0]} has a setting more than once: select one data "
             "set, split, size and network before you compare"
         )
-    return runs.pivot(index="seed", columns=SETTING, values=metric).dropna()
+    return runs.pivot(index="seed", columns=SETTING, values=metric)
 
 
 def _complete(runs: pd.DataFrame, row: Mapping[str, object]) -> pd.DataFrame:
@@ -722,7 +745,7 @@ def _scores_by_group(
     runs: pd.DataFrame, metric: str
 ) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
     """The columns of ``GROUP`` and the scores of each data set, split, size and network."""
-    every = ((head, _scores(group, metric)) for head, group in _groups(runs, GROUP, sort=True))
+    every = ((head, _scores(group, metric)) for head, group in groups(runs, GROUP, sort=True))
     return ((head, scores) for head, scores in every if len(scores))
 
 
@@ -731,13 +754,19 @@ def _matches(table: pd.DataFrame, row: Mapping[str, object], names: Sequence[str
     return (table[list(names)] == [row[name] for name in names]).all(axis=1)
 
 
-def _spread(
+def spread(
     table: pd.DataFrame, columns: Mapping[str, object], metrics: Sequence[str]
 ) -> pd.DataFrame:
-    """As printed, with a column a metric: one row for each combination of the rest."""
+    """As printed, with a column a metric: one row for each combination of the rest.
+
+    Args:
+        table: A row a metric.
+        columns: As for :func:`companion.words.printed`; ``"Metric"`` and the text come last.
+        metrics: Which, in this order.
+    """
     long = words.printed(table, columns)
     index = list(columns)[:-2]
-    wanted = [METRIC_NAMES.get(name, name) for name in metrics]
+    wanted = [columns["Metric"][1](name) for name in metrics]
     if long.empty:
         return pd.DataFrame(columns=[*index, *wanted])
     wide = long.pivot(index=index, columns="Metric", values="text").reindex(columns=wanted)
@@ -745,7 +774,7 @@ def _spread(
     return rows.fillna(words.DASH).reset_index(drop=True)
 
 
-def _groups(
+def groups(
     runs: pd.DataFrame, names: Sequence[str], sort: bool = False
 ) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
     """The values of some columns, and the rows that have them."""

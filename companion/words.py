@@ -173,7 +173,7 @@ def printed(
     """A frame as printed: which columns, under which headings, in which format.
 
     Args:
-        frame: A row a line of the table.
+        frame: A row a line of the table; without rows, it may lack the columns.
         columns: Heading -> column, or column and format: a format such as ``".4f"`` (a dash
             for NaN), names by value, or a function of the value; of several, for a list of columns.
 
@@ -184,6 +184,8 @@ def printed(
         ['0.50', '0.500 to 0.750']
     """
     found = {}
+    if frame.empty:
+        return pd.DataFrame(columns=list(columns))
     for heading, entry in columns.items():
         names, form = entry if isinstance(entry, tuple) else (entry, lambda value: value)
         names = [names] if isinstance(names, str) else names

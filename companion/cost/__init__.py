@@ -7,33 +7,3 @@ Nothing is measured here, and ``figures`` is imported apart: to judge a claim dr
 machine is not equally fast at all times, so every recording counts: a number is the median over
 the recordings of one device, beside the lowest and the highest.
 """
-
-from companion.cost.recordings import (
-    AGAIN,
-    OURS,
-    PLAIN,
-    RELEASED,
-    gather,
-    grouped,
-    hardware,
-    read,
-    source,
-    step_ratios,
-)
-from companion.cost.summary import facts
-from companion.cost.tables import table
-
-__all__ = [
-    "AGAIN",
-    "OURS",
-    "PLAIN",
-    "RELEASED",
-    "facts",
-    "gather",
-    "grouped",
-    "hardware",
-    "read",
-    "source",
-    "step_ratios",
-    "table",
-]

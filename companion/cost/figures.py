@@ -7,34 +7,34 @@ highest. Without recordings, a figure says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from companion import words
+from companion import style, words
 from companion.cost.growth import QUANTITIES, fitted
 from companion.cost.recordings import PLAIN, Recordings, Spread, network
-from companion.figures.style import BLUE, GREEN, GREY, RED, WIDTH, say_empty
+from companion.style import WIDTH
+from varreg.lab.methods import BLUE, GREEN, GREY, RED
 
 #: One style a device, in the order of the recordings.
 DEVICES = ((BLUE, "o"), (RED, "D"), (GREEN, "s"), (GREY, "^"))
 PEERS = "#9A9A9A"
+#: Column -> name and style of its line.
 MEMORY = {
-    "training_peak_megabytes": {"label": "training, peak", "color": RED, "marker": "o", "ls": "-"},
-    "decoding_peak_megabytes": {"label": "decoding, peak", "color": BLUE, "marker": "D", "ls": "-"},
-    "megabytes_before": {"label": "program alone", "color": GREY, "marker": "", "ls": ":"},
-    "array_megabytes": {
-        "label": "decoded array, on disk", "color": "black", "marker": "s", "ls": "--",
-    },
-}  # fmt: skip
+    "training_peak_megabytes": ("training, peak", {"color": RED, "marker": "o", "ls": "-"}),
+    "decoding_peak_megabytes": ("decoding, peak", {"color": BLUE, "marker": "D", "ls": "-"}),
+    "megabytes_before": ("program alone", {"color": GREY, "marker": "", "ls": ":"}),
+    "array_megabytes": (
+        "decoded array, on disk",
+        {"color": "black", "marker": "s", "ls": "--"},
+    ),
+}
 
 
 def overhead(recordings: Sequence[Recordings]) -> Figure:
@@ -46,24 +46,22 @@ def overhead(recordings: Sequence[Recordings]) -> Figure:
     Args:
         recordings: Of the question ``overhead``.
     """
-    rows = []
+    if not recordings:
+        return style.empty()
+    rows: list[dict[str, dict[str, Spread]]] = []
     for each in recordings:
-        panels: dict[str, dict[str, Spread]] = {}
+        rows.append({})
         for line in each.lines():
             place = network(line["model"], line["pixels"], line["batch"])
-            panels.setdefault(place, {})[line["penalty"]] = line["ratio"]
-        rows.append(panels)
-    count = max(1, len(rows))
+            rows[-1].setdefault(place, {})[line["penalty"]] = line["ratio"]
     figure, axes = plt.subplots(
-        count,
-        max(map(len, rows), default=1),
-        figsize=(WIDTH + 1.0, 3.9 * count + 0.2),
+        len(rows),
+        max(map(len, rows)),
+        figsize=(WIDTH + 1.0, 3.9 * len(rows) + 0.2),
         sharex="row",
         sharey="row",
         squeeze=False,
     )
-    if not rows:
-        return _nothing(figure)
     for row, panels, recording in zip(axes, rows, recordings, strict=True):
         for ax in row[len(panels) :]:
             ax.set_axis_off()
@@ -82,11 +80,11 @@ def _ratios(ax: Axes, ratios: dict[str, Spread]) -> None:
     for place, (penalty, spread) in enumerate(ratios.items()):
         color = RED if penalty.startswith("varreg") else GREY
         hollow = {"mfc": "white"} if penalty.startswith(PLAIN) else {}
-        low, high = min(spread.values), max(spread.values)
-        ax.plot([low, high], [place, place], color=color, lw=2.4)
+        ends = [min(spread.values), max(spread.values)]
+        ax.plot(ends, [place, place], color=color, lw=2.4)
         ax.plot(spread.values, [place] * len(spread.values), "|", color=color, ms=8)
         ax.plot(spread.median, place, "o", color=color, ms=6.5, **hollow)
-    _rows(ax, list(ratios))
+    style.rows(ax, list(ratios))
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
@@ -112,7 +110,7 @@ def growth(recordings: Sequence[Recordings]) -> Figure:
             ax.plot(sizes, line["seconds"].values, marker, color=color, ms=5, alpha=0.7)
             exponents.append(words.minus(f"{line['exponent']:z.2f}"))
         if not exponents:
-            say_empty(ax)
+            style.say_empty(ax)
             continue
         ax.set_title(f"Exponent {', '.join(exponents)}".replace(" (", "\n("))
         ax.set_xscale("log")
@@ -138,11 +136,11 @@ def roofline(recordings: Sequence[Recordings]) -> Figure:
     Args:
         recordings: Of the question ``roofline``.
     """
+    if not recordings:
+        return style.empty()
     figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
     ax.set_xlabel("Operations for each byte moved")
     ax.set_ylabel("GFLOP/s")
-    if not recordings:
-        return _nothing(figure)
     for recording, (color, _) in zip(recordings, DEVICES, strict=False):
         lines = recording.lines()
         peak = lines[0]["peak_gflop_a_second"].median
@@ -151,17 +149,13 @@ def roofline(recordings: Sequence[Recordings]) -> Figure:
         least, most = min(places) / 4, max(*places, peak / copy) * 4
         ax.plot([least, peak / copy, most], [least * copy, peak, peak], color=color)
         for here, line in zip(places, lines, strict=True):
-            reached = line["gflop_a_second"]
-            ax.plot([here, here], [reached.median, min(peak, here * copy)], color=color, ls=":")
-            ax.errorbar(here, reached.median, _beside([reached]), fmt="o", color=color, ms=8)
+            spread = line["gflop_a_second"]
+            reached = spread.median
+            ax.plot([here, here], [reached, min(peak, here * copy)], color=color, ls=":")
+            ax.errorbar(here, reached, _beside([spread]), fmt="o", color=color, ms=8)
             name = network(line["model"], line["pixels"])
-            _beside_point(
-                ax,
-                f"{name}\n{line['share_of_roof']:.0%} of the roof",
-                (here, reached.median),
-                (8, -4),
-                "top",
-            )
+            text = f"{name}\n{line['share_of_roof']:.0%} of the roof"
+            ax.annotate(text, (here, reached), (8, -4), textcoords="offset points", va="top")
     ax.set_xscale("log")
     ax.set_yscale("log")
     low, high = ax.get_ylim()
@@ -178,48 +172,42 @@ def throughput(recordings: Sequence[Recordings]) -> Figure:
     Args:
         recordings: Of the question ``throughput``.
     """
-    model = itemgetter("model")
-    panels = [
-        (each, list(lines))
-        for each in recordings
-        for _, lines in groupby(sorted(each.lines(), key=model, reverse=True), model)
-    ]
+    if not recordings:
+        return style.empty()
+    panels = []
+    for each in recordings:
+        lines = each.lines()
+        for model in sorted({line["model"] for line in lines}, reverse=True):
+            panels.append((each, [line for line in lines if line["model"] == model]))
     figure, axes = plt.subplots(
-        max(1, len(panels)),
+        len(panels),
         1,
-        figsize=(WIDTH, sum(0.75 * len(rows) + 0.75 for _, rows in panels) + 0.5 or 2.5),
-        height_ratios=[len(rows) + 0.5 for _, rows in panels] or None,
+        figsize=(WIDTH, sum(0.75 * len(rows) + 0.75 for _, rows in panels) + 0.5),
+        height_ratios=[len(rows) + 0.5 for _, rows in panels],
         squeeze=False,
     )
-    if not panels:
-        return _nothing(figure)
     whose = {"varreg": RED, "peer": PEERS}
     for ax, (recording, rows) in zip(axes[:, 0], panels, strict=True):
         ends = np.zeros(len(rows))
         for side, (who, color) in zip((-0.2, 0.2), whose.items(), strict=True):
             spreads = [row[f"{who}_images_a_second"] for row in rows]
-            ax.barh(
-                np.arange(len(rows)) + side,
-                [spread.median for spread in spreads],
-                0.38,
-                color=color,
-                xerr=_beside(spreads),
-                ecolor="black",
-            )
-            ends = np.maximum(ends, [max(spread.values, default=0.0) for spread in spreads])
+            medians = [spread.median for spread in spreads]
+            look = {"color": color, "xerr": _beside(spreads), "ecolor": "black"}
+            ax.barh(np.arange(len(rows)) + side, medians, 0.38, **look)
+            ends = np.maximum(ends, [max(spread.values) for spread in spreads])
         for place, row in enumerate(rows):
             head, *rest = f"{row['ratio']:.1f}".split(" ", 1)
             text = "\n".join([f"{head} times", *rest])
-            _beside_point(ax, text, (ends[place], place), (6, 0), "center")
+            at = (ends[place], place)
+            ax.annotate(text, at, (6, 0), textcoords="offset points", va="center")
         name = words.capital(network(rows[0]["model"], rows[0]["pixels"]))
         ax.set_title(name + f", {recording.name}" * (len(recordings) > 1))
-        _rows(ax, [row["peer"] for row in rows])
+        style.rows(ax, [row["peer"] for row in rows])
         ax.set_xlim(right=1.4 * max(ends))
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.xaxis.set_major_locator(MaxNLocator(5))
     axes[-1, 0].set_xlabel("Images a second while training")
-    bars = [Patch(color=color, label=who) for who, color in whose.items()]
-    figure.legend(handles=bars, loc="outside upper center", ncols=2)
+    style.legend(figure, {who: Patch(color=color) for who, color in whose.items()}, ncols=2)
     return figure
 
 
@@ -229,16 +217,16 @@ def memory(recordings: Sequence[Recordings]) -> Figure:
     Args:
         recordings: Of the question ``larger_than_memory``.
     """
-    count = max(1, len(recordings))
-    figure, axes = plt.subplots(count, 1, figsize=(WIDTH, 3.4 * count + 0.4), squeeze=False)
     if not recordings:
-        return _nothing(figure)
+        return style.empty()
+    count = len(recordings)
+    figure, axes = plt.subplots(count, 1, figsize=(WIDTH, 3.4 * count + 0.4), squeeze=False)
     for ax, recording in zip(axes[:, 0], recordings, strict=True):
         lines = sorted(recording.lines(), key=itemgetter("images"))
-        for column, style in MEMORY.items():
+        for column, (_, look) in MEMORY.items():
             spreads = [line[column] for line in lines]
             medians = [spread.median for spread in spreads]
-            ax.errorbar([line["images"] for line in lines], medians, _beside(spreads), **style)
+            ax.errorbar([line["images"] for line in lines], medians, _beside(spreads), **look)
         ax.set_xscale("log")
         ax.set_ylim(bottom=0)
         ax.set_ylabel("Megabytes")
@@ -246,21 +234,8 @@ def memory(recordings: Sequence[Recordings]) -> Figure:
         ax.xaxis.set_major_formatter("{x:,.0f}")
         if len(recordings) > 1:
             ax.set_title(recording.name)
-    handles = [Line2D([], [], **style) for style in MEMORY.values()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    style.legend(figure, dict(MEMORY.values()), ncols=2)
     return figure
-
-
-def _nothing(figure: Figure) -> Figure:
-    say_empty(figure.axes[0])
-    return figure
-
-
-def _rows(ax: Axes, names: Sequence[str]) -> None:
-    """A row a name, from the top."""
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
 
 
 def _beside(spreads: Sequence[Spread]) -> np.ndarray:
@@ -270,16 +245,10 @@ def _beside(spreads: Sequence[Spread]) -> np.ndarray:
     ).T
 
 
-def _beside_point(ax: Axes, text: str, at: Any, points: tuple[int, int], va: str) -> None:
-    ax.annotate(text, at, points, textcoords="offset points", va=va)
-
-
 def _name_devices(figure: Figure, recordings: Sequence[Recordings]) -> Figure:
     """Which colour is which device, where there are several."""
     if len(recordings) > 1:
-        handles = [
-            Line2D([], [], color=color, marker=marker, label=recording.name)
-            for recording, (color, marker) in zip(recordings, DEVICES, strict=False)
-        ]
-        figure.legend(handles=handles, loc="outside upper center", ncols=1)
+        names = (recording.name for recording in recordings)
+        looks = ({"color": color, "marker": marker} for color, marker in DEVICES)
+        style.legend(figure, dict(zip(names, looks, strict=False)), ncols=1)
     return figure

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from companion import words
@@ -14,6 +15,7 @@ from companion.cost.recordings import (
     RELEASED,
     Recorded,
     Recordings,
+    Spread,
     network,
     step_ratios,
 )
@@ -23,7 +25,7 @@ def facts(recorded: Recorded) -> dict[str, str]:
     """What is glued: for each device, which is named where there are several.
 
     Args:
-        recorded: As from :func:`~companion.cost.gather`.
+        recorded: As from :func:`~companion.cost.recordings.gather`.
 
     Returns:
         Texts by name, each behind ``cost_``; a dash where nothing is recorded.
@@ -44,23 +46,16 @@ def facts(recorded: Recorded) -> dict[str, str]:
     return {f"cost_{name}": text for name, text in told.items()}
 
 
-def _times(*penalties: str) -> Callable[[Recordings], str]:
+def _times(each: Recordings, *penalties: str) -> str:
     """Times as long as without: from the lowest to the highest median of a network."""
-
-    def tell(each: Recordings) -> str:
-        spreads = [
-            spread for penalty in penalties for spread in step_ratios(each, penalty).values()
-        ]
-        single = [value for spread in spreads for value in spread.values]
-        medians = _range(spread.median for spread in spreads)
-        return f"{medians} times (single recordings: {_range(single)})"
-
-    return tell
+    spreads = [spread for name in penalties for spread in step_ratios(each, name).values()]
+    single = [value for spread in spreads for value in spread.values]
+    medians = [spread.median for spread in spreads]
+    return f"{_range(medians)} times (single recordings: {_range(single)})"
 
 
-def _range(values: Iterable[float]) -> str:
-    found = sorted(values)
-    ends = (f"{end:.3f}" for end in (found[0], found[-1])) if found else [words.DASH]
+def _range(values: Sequence[float]) -> str:
+    ends = (f"{end:.3f}" for end in (min(values), max(values))) if values else [words.DASH]
     return " to ".join(dict.fromkeys(ends))
 
 
@@ -79,43 +74,29 @@ def _most_memory(each: Recordings, ours: bool) -> str:
     return f"{most['peak_ratio'].median:.3f} times{named}"
 
 
-def _each(text: str, largest: str | None = None) -> Callable[[Recordings], str]:
-    """A text a line, such as ``"{ratio:.1f}"``; only those with the largest of a column."""
-
-    def tell(each: Recordings) -> str:
-        lines = each.lines()
-        if largest:
-            most = max(line[largest] for line in lines)
-            lines = [line for line in lines if line[largest] == most]
-        return words.listed(
-            text.format(
-                **line, network=network(line["model"], line.get("pixels", line.get("size")))
-            )
-            for line in lines
-        )
-
-    return tell
+def _listed(each: Recordings, text: str, size: str = "pixels") -> str:
+    """A text a line, such as ``"{ratio:.1f}"``."""
+    lines = [line | {"network": network(line["model"], line[size])} for line in each.lines()]
+    return words.listed(text.format(**line) for line in lines)
 
 
-def _exponent(quantity: str) -> Callable[[Recordings], str]:
-    def tell(each: Recordings) -> str:
-        texts = [
-            f"{line['exponent']:z.2f}" for line in fitted(each) if line["quantity"] == quantity
-        ]
-        return words.minus(texts[0]) if texts else words.DASH
-
-    return tell
+def _gain(each: Recordings) -> str:
+    """Of the largest ensembles."""
+    most = each.rows[each.rows["members"] == each.rows["members"].max()]
+    text = "{gain:.1f} times ({network}, batch {batch})"
+    return _listed(dataclasses.replace(each, rows=most), text, "size")
 
 
-def _grown(column: str) -> Callable[[Recordings], str]:
+def _exponent(each: Recordings, quantity: str) -> str:
+    found = {line["quantity"]: line["exponent"] for line in fitted(each)}
+    return words.minus(f"{found.get(quantity, Spread(())):z.2f}")
+
+
+def _grown(each: Recordings, column: str) -> str:
     """From the smallest folder to the largest."""
-
-    def tell(each: Recordings) -> str:
-        lines = sorted(each.lines(), key=lambda line: line["images"])
-        grown = lines[-1][column].median - lines[0][column].median
-        return f"{words.number(grown, 0, signed=True)} MB"
-
-    return tell
+    folders = sorted(each.lines(), key=lambda line: line["images"])
+    grown = folders[-1][column].median - folders[0][column].median
+    return f"{words.number(grown, 0, signed=True)} MB"
 
 
 def _worst(each: Recordings) -> str:
@@ -125,20 +106,23 @@ def _worst(each: Recordings) -> str:
 
 #: Name -> the question, and what is said of the recordings on one device.
 FACTS: dict[str, tuple[str, Callable[[Recordings], str]]] = {
-    "step_all": ("overhead", _times(OURS[1.0])),
-    "step_drawn": ("overhead", _times(OURS[0.2])),
-    "step_released": ("overhead", _times(*RELEASED.values())),
-    "step_again": ("overhead", _times(AGAIN)),
+    "step_all": ("overhead", lambda each: _times(each, OURS[1.0])),
+    "step_drawn": ("overhead", lambda each: _times(each, OURS[0.2])),
+    "step_released": ("overhead", lambda each: _times(each, *RELEASED.values())),
+    "step_again": ("overhead", lambda each: _times(each, AGAIN)),
     "memory_ours": ("overhead", partial(_most_memory, ours=True)),
     "memory_others": ("overhead", partial(_most_memory, ours=False)),
-    "engine": ("throughput", _each("{ratio:.1f} times {peer} ({network})")),
-    "roof": ("roofline", _each("{share_of_roof:.0%} ({network}, bound by {bound_by})")),
+    "engine": ("throughput", partial(_listed, text="{ratio:.1f} times {peer} ({network})")),
+    "roof": (
+        "roofline",
+        partial(_listed, text="{share_of_roof:.0%} ({network}, bound by {bound_by})"),
+    ),
     "members": ("ensemble", lambda each: f"{each.rows['members'].max()}"),
-    "seeds": ("ensemble", _each("{gain:.1f} times ({network}, batch {batch})", "members")),
-    **{f"growth_{quantity}": ("growth", _exponent(quantity)) for quantity in QUANTITIES},
+    "seeds": ("ensemble", _gain),
+    **{f"growth_{name}": ("growth", partial(_exponent, quantity=name)) for name in QUANTITIES},
     "growth_worst": ("growth", _worst),
     "folder_first": ("larger_than_memory", lambda each: f"{each.rows['images'].min():,}"),
     "folder_last": ("larger_than_memory", lambda each: f"{each.rows['images'].max():,}"),
-    "folder_peak": ("larger_than_memory", _grown("training_peak_megabytes")),
-    "folder_array": ("larger_than_memory", _grown("array_megabytes")),
+    "folder_peak": ("larger_than_memory", partial(_grown, column="training_peak_megabytes")),
+    "folder_array": ("larger_than_memory", partial(_grown, column="array_megabytes")),
 }

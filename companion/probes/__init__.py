@@ -13,15 +13,16 @@ import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 
+from torch import Tensor
+
 from varreg.lab.columns import digest
 from varreg.lab.datasets import Dataset
-from varreg.lab.runs import provenance
-from varreg.lab.training import as_device
-
-__all__ = ["PROBES", "Measured", "Unit", "units"]
+from varreg.lab.runs import Trained, provenance
+from varreg.lab.training import as_device, predict
 
 PROBES = (
     "predictions",
@@ -94,8 +95,18 @@ def units(probe: str) -> list[Unit]:
     """
     if probe not in PROBES:
         raise ValueError(f"probe is {probe!r}; allowed are {', '.join(PROBES)}")
-    settings: Iterable[dict[str, object]] = _module(probe).settings()
-    return [Unit(probe, tuple(setting.items())) for setting in settings]
+    return [Unit(probe, tuple(setting.items())) for setting in _module(probe).SETTINGS]
+
+
+def every(**axes: Iterable[object]) -> list[dict[str, object]]:
+    """All combinations of the values of some settings; the last one changes fastest."""
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def answers(run: Trained, part: str) -> tuple[Tensor, Tensor]:
+    """What a trained model says about ``"train"``, ``"val"`` or ``"test"``: logits, and labels."""
+    subset = getattr(run.data, part)
+    return predict(run.model, subset.images, run.fit.scaling), subset.labels
 
 
 def _module(probe: str) -> ModuleType:

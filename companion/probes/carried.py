@@ -7,42 +7,31 @@ validation set that is large enough to draw many sets of 16 images from it.
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 
-from companion.probes import Measured
+from companion.probes import Measured, answers, every
 from companion.probes.bits import pack
 from companion.studies.chest_paper import KERAS
 from companion.studies.grid import PAPER_GRID
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.runs import RunSpec, train_run
-from varreg.lab.training import predict
 
 NAMES = ("feature_sampling_ratio", "lambda_", "variance_weight")
-ORDER = tuple(
-    dict(zip(NAMES, values, strict=True))
-    for values in product(*(PAPER_GRID[name] for name in NAMES))
-)
+ORDER = every(**{name: PAPER_GRID[name] for name in NAMES})
 """The 12 combinations in the order in which the released notebook tries them."""
 
+#: One unit a whole search: three seeds, each with fresh and with carried-over weights.
+SETTINGS = every(seed=range(3), mode=("fresh", "carried"))
 SEARCH = KERAS | {"size": 28, "learning_rate": 1e-3, "epochs": 20, "patience": 5}
 
 
-def settings() -> list[dict[str, object]]:
-    """One unit a whole search: three seeds, each with fresh and with carried-over weights."""
-    return [{"mode": mode, "seed": seed} for seed in range(3) for mode in ("fresh", "carried")]
-
-
-def measure(
-    mode: str, seed: int, *, root: str | Path | None = None, device: str | None = None
-) -> Measured:
+def measure(mode: str, seed: int, **where: str | Path | None) -> Measured:
     """Go through the 12 combinations once.
 
     Args:
         mode: ``"fresh"`` or ``"carried"``: what every combination but the first starts from.
         seed: Of the search; every combination has a seed of its own that follows from it.
-        root: Folder of the data.
-        device: Default: CUDA if there is one.
+        where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 
     Returns:
         A row a combination; ``val_right`` says for each validation image whether it was
@@ -59,18 +48,14 @@ def measure(
             **combination,
         )
         model = run.model if run is not None and mode == "carried" else None
-        run = train_run(spec, root=root, device=device, model=model)
+        run = train_run(spec, **where, model=model)
         row = {"place": place, **combination, "epochs_run": len(run.fit.history)}
         for part in ("val", "test"):
-            subset = getattr(run.data, part)
-            logits = predict(run.model, subset.images, run.fit.scaling)
-            metrics = classification_metrics(logits, subset.labels, "binary")
+            logits, labels = answers(run, part)
+            metrics = classification_metrics(logits, labels, "binary")
             row |= {f"{part}_{name}": metrics[name] for name in ("accuracy", "cross_entropy")}
             if part == "val":
-                right = (logits.view(-1) > 0) == subset.labels.bool()
-                row["val_right"] = pack(right.numpy())
+                row["val_right"] = pack((logits.view(-1) > 0) == labels.bool())
         details.append(row)
     labels = run.data.val.labels
-    return Measured(
-        run.data, {"val_labels": pack(labels.numpy()), "val_images": len(labels)}, details
-    )
+    return Measured(run.data, {"val_labels": pack(labels), "val_images": len(labels)}, details)

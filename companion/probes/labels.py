@@ -10,38 +10,32 @@ from pathlib import Path
 from companion.probes import Measured
 from varreg.lab import datasets
 
-__all__ = ["PARTS", "measure", "settings"]
-
 PARTS = ("val", "test")
 
 
-def settings() -> list[dict[str, object]]:
-    """One unit a data set and split of it, of those that studies record predictions of at 28 px."""
-    return [
-        {"dataset": "pneumoniamnist", "split": "official"},
-        {"dataset": "ham10000", "split": "lesion"},
-        {"dataset": "ham10000", "split": "paper"},
-        {"dataset": "breastmnist", "split": "official"},
-        {"dataset": "phantom", "split": "official"},
-        {"dataset": "adrenalmnist3d", "split": "official"},
-    ]
+#: One unit a data set and split of it, of those that studies record predictions of at 28 px.
+SETTINGS = [
+    {"dataset": "pneumoniamnist", "split": "official"},
+    {"dataset": "ham10000", "split": "lesion"},
+    {"dataset": "ham10000", "split": "paper"},
+    {"dataset": "breastmnist", "split": "official"},
+    {"dataset": "phantom", "split": "official"},
+    {"dataset": "adrenalmnist3d", "split": "official"},
+]
 
 
-def measure(
-    dataset: str, split: str, *, root: str | Path | None = None, device: str | None = None
-) -> Measured:
+def measure(dataset: str, split: str, **where: str | Path | None) -> Measured:
     """Read the labels.
 
     Args:
         dataset: Name of a data set with one label an image.
         split: Which split of it.
-        root: Folder of the data.
-        device: Not used: nothing is computed.
+        where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 
     Returns:
         The ``task``, and a row for each image: ``part``, ``position`` (from 0) and ``label``.
     """
-    data = datasets.load(dataset, size=28, split=split, root=root)
+    data = datasets.load(dataset, size=28, split=split, root=where.get("root"))
     details = [
         {"part": part, "position": position, "label": int(label)}
         for part in PARTS

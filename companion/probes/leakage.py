@@ -15,71 +15,41 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from companion.probes import Measured
+from companion.probes import Measured, answers, every
 from companion.studies.grid import DATASETS, MODELS
 from varreg.lab.datasets import Dataset, Subset
 from varreg.lab.runs import RunSpec, load_data, train_run
-from varreg.lab.training import predict
 
 TRAINING = ("all images", "without the test lesions", "without as many others")
+#: One unit a run: both networks, three training sets, five seeds.
+SETTINGS = every(seed=range(5), model=MODELS, training=TRAINING)
 
 
-def settings() -> list[dict[str, object]]:
-    """One unit a run: both networks, three training sets, five seeds."""
-    return [
-        {"model": model, "training": training, "seed": seed}
-        for seed in range(5)
-        for model in MODELS
-        for training in TRAINING
-    ]
-
-
-def measure(
-    model: str,
-    training: str,
-    seed: int,
-    *,
-    root: str | Path | None = None,
-    device: str | None = None,
-) -> Measured:
+def measure(model: str, training: str, seed: int, **where: str | Path | None) -> Measured:
     """Train a baseline on the paper's split of HAM10000, which is by image, at 28 px.
 
     Args:
         model: Name of the network.
         training: One of :data:`TRAINING`.
         seed: Of the run, and of the choice of the images that are left out.
-        root: Folder of the data.
-        device: Default: CUDA if there is one.
+        where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 
     Returns:
         A row for each class and ``seen`` (whether the training split has another image of the
         lesion): ``images`` and how many of them were classified ``right``.
     """
-    spec = RunSpec(
-        study="leakage",
-        method="baseline",
-        model=model,
-        seed=seed,
-        **DATASETS["ham10000"] | {"split": "paper"},
-    )
-    data = load_data(spec, root)
+    settings = DATASETS["ham10000"] | {"split": "paper"}
+    spec = RunSpec(study="leakage", method="baseline", model=model, seed=seed, **settings)
+    data = load_data(spec, where.get("root"))
     chosen = kept(data, training, seed)
-    run = train_run(spec, root=root, device=device, data=_with_training(data, chosen))
-    test = data.test
-    right = predict(run.model, test.images, run.fit.scaling).argmax(1) == test.labels
-    seen = torch.isin(test.groups, data.train.groups)
-    details = []
-    for label in range(data.n_outputs):
-        for value in (False, True):
-            mine = (test.labels == label) & (seen == value)
-            details.append(
-                {
-                    "label": label,
-                    "seen": int(value),
-                    "images": int(mine.sum()),
-                    "right": int(right[mine].sum()),
-                }
-            )
+    run = train_run(spec, **where, data=_with_training(data, chosen))
+    logits, labels = answers(run, "test")
+    seen = torch.isin(data.test.groups, data.train.groups)
+    details = every(label=range(data.n_outputs), seen=(0, 1))
+    for row in details:
+        mine = (labels == row["label"]) & (seen == row["seen"])
+        right = logits.argmax(1)[mine] == row["label"]
+        row |= {"images": int(mine.sum()), "right": int(right.sum())}
     row = {"dataset": spec.dataset, "size": spec.size, "split": spec.split}
     return Measured(data, row | {"training_images": len(chosen)}, details)
 

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from companion.probes import Measured
+from companion.probes import Measured, every
 from companion.studies.grid import DATASETS, MODELS
 from varreg.features import FeatureTap
 from varreg.lab.metrics import classification_metrics
@@ -21,35 +21,18 @@ from varreg.lab.runs import RunSpec, load_data, train_run
 from varreg.lab.statistics import mean_interval
 from varreg.lab.training import Scaling
 
-WEIGHTS = (0.0, 0.01, 1.0, 100.0)
+#: One unit a run: both networks, four weights, five seeds.
+SETTINGS = every(seed=range(5), model=MODELS, variance_weight=(0.0, 0.01, 1.0, 100.0))
 
 
-def settings() -> list[dict[str, object]]:
-    """One unit a run: both networks, four weights, five seeds."""
-    return [
-        {"model": model, "variance_weight": weight, "seed": seed}
-        for seed in range(5)
-        for model in MODELS
-        for weight in WEIGHTS
-    ]
-
-
-def measure(
-    model: str,
-    variance_weight: float,
-    seed: int,
-    *,
-    root: str | Path | None = None,
-    device: str | None = None,
-) -> Measured:
+def measure(model: str, variance_weight: float, seed: int, **where: str | Path | None) -> Measured:
     """Train on PneumoniaMNIST and look at the validation images after every epoch.
 
     Args:
         model: Name of the network.
         variance_weight: Of the penalty, with all features and lambda 1.
         seed: Of the run.
-        root: Folder of the data.
-        device: Default: CUDA if there is one.
+        where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 
     Returns:
         A row an epoch, from 0 (initial weights): ``feature_rms``, ``feature_variance``,
@@ -64,15 +47,14 @@ def measure(
         variance_weight=variance_weight,
         **DATASETS["pneumoniamnist"],
     )
-    data = load_data(spec, root)
+    data = load_data(spec, where.get("root"))
     scaling = Scaling.of(data.train.images, spec.normalize)
     details: list[dict[str, object]] = []
 
     @torch.inference_mode()
     def look(epoch: int, network: nn.Module) -> None:
-        where = next(network.parameters()).device
         with FeatureTap(network) as tap:
-            logits = network(scaling(data.val.images.to(where)))
+            logits = network(scaling(data.val.images.to(next(network.parameters()).device)))
             features = tap.take().double()
             head = network.get_submodule(tap.layer).weight
         variance = features.var(dim=0, correction=0).mean().item()
@@ -92,7 +74,7 @@ def measure(
             }
         )
 
-    train_run(spec, root=root, device=device, on_epoch=look)
+    train_run(spec, **where, on_epoch=look)
     return Measured(data, {"dataset": spec.dataset, "size": spec.size}, details)
 
 

@@ -13,65 +13,46 @@ import torch
 from companion import studies
 from companion.probes import Measured
 from varreg.features import FeatureTap
-from varreg.lab import models
 from varreg.lab.datasets import Subset
 from varreg.lab.metrics import classification_metrics
-from varreg.lab.runs import RunSpec, load_data, train_run
+from varreg.lab.runs import initial_model, load_data, train_run
 from varreg.lab.training import Scaling, batches
 from varreg.variance import feature_variance
 
 METRICS = ("cross_entropy", "accuracy", "auroc", "balanced_accuracy")
 UNTRAINED = "untrained"
-
-
-def settings() -> list[dict[str, object]]:
-    """One unit a model: seed 0 of every method, and an untrained network for the skin data."""
-    wanted = {
+#: One unit a model: seed 0 of every method, and an untrained network for the skin data.
+SETTINGS = [
+    {"source": source, "method": method, "seed": 0}
+    for source, methods in {
         "chest_paper": ("baseline", "penalized", "augmented"),
         "skin_paper": ("baseline", "penalized", UNTRAINED),
-    }
-    return [
-        {"source": source, "method": method, "seed": 0}
-        for source, methods in wanted.items()
-        for method in methods
-    ]
+    }.items()
+    for method in methods
+]
 
 
-def measure(
-    source: str,
-    method: str,
-    seed: int,
-    *,
-    root: str | Path | None = None,
-    device: str | None = None,
-) -> Measured:
+def measure(source: str, method: str, seed: int, **where: str | Path | None) -> Measured:
     """Train one model of a study and let it predict the test images in file order.
 
     Args:
         source: Study that the model is from.
         method: Its method; ``"untrained"`` for initial weights.
         seed: Its seed.
-        root: Folder of the data.
-        device: Default: CUDA if there is one.
+        where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 
     Returns:
         A row an image: ``index``, ``label``, ``seen`` (whether the training split holds another
         image of the lesion; ``None`` where lesions are not known) and a probability a class.
     """
-    spec = _spec(source, "baseline" if method == UNTRAINED else method, seed)
+    trained = "baseline" if method == UNTRAINED else method
+    (spec,) = studies.specs(source, method=trained, seed=seed)
     if method == UNTRAINED:
-        data = load_data(spec, root)
-        torch.manual_seed(seed)
-        model = models.build(
-            spec.model,
-            in_channels=data.channels,
-            size=spec.size,
-            n_outputs=data.n_outputs,
-            init=spec.init,
-        ).eval()
+        data = load_data(spec, where.get("root"))
+        model = initial_model(spec, data).eval()
         scaling = Scaling.of(data.train.images, spec.normalize)
     else:
-        run = train_run(spec, root=root, device=device)
+        run = train_run(spec, **where)
         data, model, scaling = run.data, run.model, run.fit.scaling
     logits, variance = _predict(model, data.test, scaling, spec.batch_size)
     metrics = classification_metrics(logits, data.test.labels, data.task)
@@ -83,25 +64,17 @@ def measure(
     details = [
         {"index": index, "label": label, "seen": seen}
         | {f"p_{place}": value for place, value in enumerate(values)}
-        for index, (label, seen, values) in enumerate(
-            zip(
-                data.test.labels.tolist(),
-                _seen(data.train, data.test),
-                probabilities.tolist(),
-                strict=True,
-            )
+        for index, label, seen, values in zip(
+            range(len(data.test)),
+            data.test.labels.tolist(),
+            _seen(data.train, data.test),
+            probabilities.tolist(),
+            strict=True,
         )
     ]
     row = {"dataset": spec.dataset, "model": spec.model, "size": spec.size}
     row |= {f"test_{name}": metrics[name] for name in METRICS}
     return Measured(data, row | {"test_feature_variance": variance}, details)
-
-
-def _spec(source: str, method: str, seed: int) -> RunSpec:
-    (found,) = (
-        spec for spec in studies.specs(source) if (spec.method, spec.seed) == (method, seed)
-    )
-    return found
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from companion.probes import Measured
+from companion.probes import Measured, every
 from companion.studies.grid import DATASETS, MODELS
 from varreg.features import FeatureTap
 from varreg.lab.runs import RunSpec, train_run
@@ -26,35 +26,25 @@ from varreg.lab.training import batches
 from varreg.penalties import released_variance
 from varreg.variance import feature_variance
 
+#: One unit a trained model: both networks, three seeds.
+SETTINGS = every(seed=range(3), model=MODELS)
 RATIOS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DRAWS, BATCHES, STEP_TURNS = 40, 4, 60
 Variance = Callable[..., Tensor]
 # The names of noise, bias and spread, and of the time of a step, for each recipe.
-RECIPES: dict[tuple[str, str, str], Variance] = {
-    ("gradient_noise", "bias", "penalty_sd"): released_variance,
-    ("comb_noise", "comb_bias", "comb_sd"): feature_variance,
-}
-STEPS: dict[str, Variance] = {
-    "step_ratio": released_variance,
-    "comb_step_ratio": feature_variance,
+RECIPES: dict[Variance, tuple[str, str, str, str]] = {
+    released_variance: ("gradient_noise", "bias", "penalty_sd", "step_ratio"),
+    feature_variance: ("comb_noise", "comb_bias", "comb_sd", "comb_step_ratio"),
 }
 
 
-def settings() -> list[dict[str, object]]:
-    """One unit a trained model: both networks, three seeds."""
-    return [{"model": model, "seed": seed} for seed in range(3) for model in MODELS]
-
-
-def measure(
-    model: str, seed: int, *, root: str | Path | None = None, device: str | None = None
-) -> Measured:
+def measure(model: str, seed: int, **where: str | Path | None) -> Measured:
     """Train on PneumoniaMNIST, then measure noise and time for each ratio.
 
     Args:
         model: Name of the network.
         seed: Of the run, the batches and the draws.
-        root: Folder of the data.
-        device: Default: CUDA if there is one.
+        where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 
     Returns:
         A row a ratio (0: no penalty at all). Of the released recipe: ``features``, ``drawn``;
@@ -65,20 +55,15 @@ def measure(
         ``comb_step_ratio`` are the same of this package's penalty. ``batch_noise`` is the
         gradient noise of the cross-entropy over batches, for scale.
     """
-    spec = RunSpec(
-        study="sampling",
-        method="baseline",
-        model=model,
-        seed=seed,
-        **DATASETS["pneumoniamnist"] | {"epochs": 5},
-    )
-    run = train_run(spec, root=root, device=device)
-    network, where = run.model.train(), next(run.model.parameters()).device
+    settings = DATASETS["pneumoniamnist"] | {"epochs": 5}
+    spec = RunSpec(study="sampling", method="baseline", model=model, seed=seed, **settings)
+    run = train_run(spec, **where)
+    network, device = run.model.train(), next(run.model.parameters()).device
     draw = torch.Generator().manual_seed(seed)
     shuffled = list(batches(len(run.data.train), spec.batch_size, draw))
     chosen = [batch for batch in shuffled if len(batch) == len(shuffled[0])]
-    images = [run.fit.scaling(run.data.train.images[index].to(where)) for index in chosen]
-    labels = [run.data.train.labels[index].to(where).float() for index in chosen]
+    images = [run.fit.scaling(run.data.train.images[index].to(device)) for index in chosen]
+    labels = [run.data.train.labels[index].to(device).float() for index in chosen]
     weights = [value for name, value in network.named_parameters() if not name.startswith("head")]
 
     def gradient(loss: Tensor) -> Tensor:
@@ -101,10 +86,8 @@ def measure(
         details = []
         for ratio in RATIOS:
             row = {"ratio": ratio, "features": count, "drawn": int(ratio * count)}
-            for names, variance in RECIPES.items():
-                found = [
-                    _against_all(penalty, batch, variance, ratio) for batch in images[:BATCHES]
-                ]
+            for variance, (*names, _) in RECIPES.items():
+                found = [_against_all(penalty, x, variance, ratio) for x in images[:BATCHES]]
                 row |= dict(zip(names, map(statistics.mean, zip(*found, strict=True)), strict=True))
             details.append(row | {"batch_noise": batch_noise})
         medians = _step_times(network, tap, images[0], labels[0], draw)
@@ -112,7 +95,7 @@ def measure(
     nothing = dict.fromkeys(details[0], 0.0) | {"features": count, "batch_noise": batch_noise}
     details.insert(0, nothing)
     for row in details:
-        for name, variance in STEPS.items():
+        for variance, (*_, name) in RECIPES.items():
             row[name] = medians.get((variance, row["ratio"]), without) / without
     row = {"dataset": spec.dataset, "size": spec.size, "batch_size": spec.batch_size}
     return Measured(run.data, row | {"step_seconds": without}, details)
@@ -154,7 +137,7 @@ def _step_times(
         optimizer.step()
 
     steps = {None: partial(step, None, 1.0)}
-    for variance, ratio in product(STEPS.values(), RATIOS):
+    for variance, ratio in product(RECIPES, RATIOS):
         steps[variance, ratio] = partial(step, variance, ratio)
     times = interleaved(steps, STEP_TURNS, warm_up=5, device=images.device)
     return {name: statistics.median(found) for name, found in times.items()}

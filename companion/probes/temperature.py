@@ -10,66 +10,40 @@ from __future__ import annotations
 from pathlib import Path
 
 from companion import studies
-from companion.probes import Measured
+from companion.probes import Measured, answers, every
 from companion.studies.grid import MODELS
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.runs import train_run
-from varreg.lab.training import predict
 
-PARTS = ("val", "test")
 METRICS = ("cross_entropy", "ece", "accuracy", "auroc")
+#: One unit a run: the baseline of both studies and both networks, ten seeds.
+SETTINGS = every(seed=range(10), source=("chest", "skin"), model=MODELS)
 
 
-def settings() -> list[dict[str, object]]:
-    """One unit a run: the baseline of both studies and both networks, ten seeds."""
-    return [
-        {"source": source, "model": model, "seed": seed}
-        for seed in range(10)
-        for source in ("chest", "skin")
-        for model in MODELS
-    ]
-
-
-def measure(
-    source: str,
-    model: str,
-    seed: int,
-    *,
-    root: str | Path | None = None,
-    device: str | None = None,
-) -> Measured:
+def measure(source: str, model: str, seed: int, **where: str | Path | None) -> Measured:
     """Train one baseline once more and divide its logits by a temperature.
 
     Args:
         source: ``"chest"`` or ``"skin"``, the study that the run is from; skin by lesion.
         model: Name of the network.
         seed: Of the run.
-        root: Folder of the data.
-        device: Default: CUDA if there is one.
+        where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 
     Returns:
         The ``temperature`` of the validation images, and a row for each split and
         ``temperature_used`` (1: as trained): ``cross_entropy``, ``ece``, ``accuracy``, ``auroc``.
     """
-    (spec,) = (
-        spec
-        for spec in studies.specs(source)
-        if (spec.model, spec.method, spec.seed) == (model, "baseline", seed)
-        and spec.split in (None, "lesion")
-    )
-    run = train_run(spec, root=root, device=device)
-    subsets = {part: getattr(run.data, part) for part in PARTS}
-    logits = {
-        part: predict(run.model, subset.images, run.fit.scaling).double()
-        for part, subset in subsets.items()
-    }
-    task = run.data.task
-    temperature = fit_temperature(logits["val"], subsets["val"].labels, task)
+    split = "lesion" if source == "skin" else None
+    (spec,) = studies.specs(source, model=model, method="baseline", seed=seed, split=split)
+    run = train_run(spec, **where)
+    said = {part: answers(run, part) for part in ("val", "test")}
+    logits, labels = said["val"]
+    temperature = fit_temperature(logits.double(), labels, run.data.task)
     details = []
-    for part, subset in subsets.items():
+    for part, (logits, labels) in said.items():
         for used in (1.0, temperature):
-            found = classification_metrics(logits[part] / used, subset.labels, task)
+            found = classification_metrics(logits.double() / used, labels, run.data.task)
             row = {"part": part, "temperature_used": used}
             details.append(row | {name: found[name] for name in METRICS})
     row = {"dataset": spec.dataset, "size": spec.size, "split": spec.split}

@@ -12,58 +12,33 @@ import torch
 from torch import Tensor
 
 from companion import studies
-from companion.probes import Measured
+from companion.probes import Measured, answers, every
 from companion.studies.grid import MODELS
 from varreg.lab.runs import train_run
-from varreg.lab.training import predict
 
-METHODS = ("baseline", "penalized", "augmented")
-
-
-def settings() -> list[dict[str, object]]:
-    """One unit a run of the study ``chest``: both networks, three methods, five seeds."""
-    return [
-        {"model": model, "method": method, "seed": seed}
-        for seed in range(5)
-        for model in MODELS
-        for method in METHODS
-    ]
+#: One unit a run of the study ``chest``: both networks, three methods, five seeds.
+SETTINGS = every(seed=range(5), model=MODELS, method=("baseline", "penalized", "augmented"))
 
 
-def measure(
-    model: str,
-    method: str,
-    seed: int,
-    *,
-    root: str | Path | None = None,
-    device: str | None = None,
-) -> Measured:
+def measure(model: str, method: str, seed: int, **where: str | Path | None) -> Measured:
     """Train one run of the study ``chest`` once more and move its threshold.
 
     Args:
         model: Name of the network.
         method: ``"baseline"``, ``"penalized"`` or ``"augmented"``.
         seed: Of the run.
-        root: Folder of the data.
-        device: Default: CUDA if there is one.
+        where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 
     Returns:
         A row a rule: ``"0.5"``, ``"prior-corrected"`` (see :func:`prior_corrected`),
         ``"validation"`` (best accuracy on validation), ``"hindsight"`` (best on test).
     """
-    (spec,) = (
-        spec
-        for spec in studies.specs("chest")
-        if (spec.model, spec.method, spec.seed) == (model, method, seed)
+    (spec,) = studies.specs("chest", model=model, method=method, seed=seed)
+    run = train_run(spec, **where)
+    val, test = (
+        (logits.view(-1).double().sigmoid(), labels.bool())
+        for logits, labels in (answers(run, part) for part in ("val", "test"))
     )
-    run = train_run(spec, root=root, device=device)
-
-    def positive(part: str) -> tuple[Tensor, Tensor]:
-        subset = getattr(run.data, part)
-        logits = predict(run.model, subset.images, run.fit.scaling).view(-1).double()
-        return logits.sigmoid(), subset.labels.bool()
-
-    val, test = positive("val"), positive("test")
     shares = [getattr(run.data, part).labels.double().mean().item() for part in ("train", "test")]
     rules = {
         "0.5": 0.5,

@@ -6,16 +6,14 @@ import itertools
 from collections.abc import Iterable, Mapping
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from companion import published, tables, words
-from companion.figures.style import COLORS, WIDTH, say_empty
+from companion import published, style, tables, words
 from companion.predictions import METHODS
 from companion.published import CHEST_IMAGES, RELEASED_LOG
+from companion.style import COLORS, WIDTH
 from varreg.lab.statistics import wilson
 
 TOTAL = sum(CHEST_IMAGES["test"])
@@ -37,18 +35,13 @@ def counts() -> dict[str, int]:
     }
 
 
-def counts_table() -> pd.DataFrame:
-    """The released accuracies as images, with Wilson's interval, as printed."""
-    ends = {right: wilson(right, TOTAL) for right in counts().values()}
-    return pd.DataFrame(
-        {
-            "Model": words.capital(method),
-            "Right": f"{right} of {TOTAL}",
-            "Accuracy, 95 % interval": words.interval(right / TOTAL, *ends[right]),
-            "The interval in images": words.between(*(TOTAL * end for end in ends[right]), 0),
-        }
+def released() -> pd.DataFrame:
+    """:func:`counts` with Wilson's interval: ``method`` and, in images, ``right, low, high``."""
+    rows = [
+        (method, right, *(TOTAL * end for end in wilson(right, TOTAL)))
         for method, right in counts().items()
-    )
+    ]
+    return pd.DataFrame(rows, columns=["method", "right", "low", "high"])
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -133,21 +126,6 @@ def disagreement(images: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["models", "first", "second", "p"])
 
 
-def in_images(runs: pd.DataFrame) -> pd.DataFrame:
-    """Test accuracy of every chest run as a number of images.
-
-    Args:
-        runs: Rows of the study ``chest_paper`` or ``chest``.
-
-    Returns:
-        Columns ``dataset, size, model, method, seed, right``.
-    """
-    columns = ["dataset", "size", "model", "method", "seed"]
-    if runs.empty:
-        return pd.DataFrame(columns=[*columns, "right"])
-    return runs[columns].assign(right=(runs["test_accuracy"] * TOTAL).round().astype(int))
-
-
 def seeds(runs: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """How far the seed alone moves the accuracy, in images.
 
@@ -158,10 +136,11 @@ def seeds(runs: Iterable[pd.DataFrame]) -> pd.DataFrame:
         A row a setting: ``dataset, size, model, method`` and, over the seeds, ``count, mean, std``
         (NaN for one seed), ``min, max``.
     """
-    parts = [table for table in map(in_images, runs) if len(table)]
-    if not parts:
-        return pd.DataFrame(columns=["dataset", "size", "model", "method", "mean"])
-    by = pd.concat(parts).groupby(["dataset", "size", "model", "method"], sort=False)["right"]
+    names = ["dataset", "size", "model", "method"]
+    known = [study.assign(right=_right) for study in runs if len(study)]
+    if not known:
+        return pd.DataFrame(columns=[*names, "mean"])
+    by = pd.concat(known).groupby(names, sort=False)["right"]
     return by.agg(["count", "mean", "std", "min", "max"]).reset_index()
 
 
@@ -198,32 +177,30 @@ def figure(studies: Mapping[str, pd.DataFrame]) -> Figure:
         panels, 1, figsize=(WIDTH, 1.9 * panels + 0.5), sharex=True, squeeze=False
     )
     top, *rest = axes[:, 0]
-    for place, (method, right) in enumerate(counts().items()):
-        low, high = (TOTAL * end for end in wilson(right, TOTAL))
+    for place, method, right, low, high in released().itertuples():
         top.plot([low, high], [place, place], color=COLORS[method], lw=2.6)
         top.plot(right, place, "P", color="white", mec=COLORS[method], mew=1.8, ms=10)
         top.annotate(str(right), (right, place - 0.22), ha="center", va="bottom", fontsize=10)
     top.set_title("Released log: one model each, Wilson's 95 % interval")
-    _method_rows(top, list(counts()))
+    style.rows(top, [name.capitalize() for name in counts()], 0.4, 0.7)
     for ax, (title, runs) in zip(rest, studies.items(), strict=True):
         ax.set_title(title)
-        points = in_images(tables.of_model(runs) if len(runs) else runs)
+        points = tables.of_model(runs)
         if points.empty:
-            say_empty(ax)
+            style.say_empty(ax)
             continue
         methods = [name for name in METHODS if name in set(points["method"])]
         for place, method in enumerate(methods):
-            right = points.loc[points["method"] == method, "right"].to_numpy()
+            right = _right(points[points["method"] == method])
             dots = {"color": COLORS[method], "ms": 6, "alpha": 0.5, "mew": 0}
-            ax.plot(right, np.full(len(right), place), "o", **dots)
+            ax.plot(right, [place] * len(right), "o", **dots)
             ax.plot(right.mean(), place, "|", color="black", ms=18, mew=2)
-        _method_rows(ax, methods)
+        style.rows(ax, [name.capitalize() for name in methods], 0.4, 0.7)
     axes[-1, 0].set_xlabel(f"Test images right, of {TOTAL}")
     axes[-1, 0].xaxis.set_tick_params(labelbottom=True)
     return figure
 
 
-def _method_rows(ax: Axes, methods: list[str]) -> None:
-    ax.set_yticks(range(len(methods)), [name.capitalize() for name in methods])
-    ax.set_ylim(len(methods) - 0.4, -0.7)
-    ax.grid(axis="y", visible=False)
+def _right(runs: pd.DataFrame) -> pd.Series:
+    """Test images that each run has right."""
+    return (runs["test_accuracy"] * TOTAL).round().astype(int)

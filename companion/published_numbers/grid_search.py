@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from companion import tables, words
-from companion.figures.style import BLUE, RED, WIDTH, say_empty
+from companion import style, tables, words
 from companion.probes.bits import unpack
+from companion.style import WIDTH
+from varreg.lab.methods import BLUE, RED
 from varreg.lab.statistics import mean_interval, paired_difference
 
 #: Ways to choose among the combinations of the search.
@@ -215,31 +215,28 @@ def search_places(
         rows: Details of the probe ``carried``, as from :func:`companion.records.details`.
         metrics: A panel each.
     """
+    if rows.empty:
+        return style.empty()
     figure, axes = plt.subplots(
         len(metrics), 1, figsize=(WIDTH, 2.35 * len(metrics) + 0.9), sharex=True, squeeze=False
     )
     for ax, metric in zip(axes[:, 0], metrics, strict=True):
         ax.set_ylabel(words.capital(tables.METRIC_NAMES[metric]).replace(" ", "\n", 1))
-        if rows.empty:
-            say_empty(ax)
-            continue
         for mode, color in MODE_COLORS.items():
             wide = rows[rows["mode"] == mode].pivot(index="place", columns="seed", values=metric)
             ax.plot(wide.index, wide.to_numpy(), color=color, lw=0.8, alpha=0.4)
             low, high = wide.min(axis=1), wide.max(axis=1)
             ax.fill_between(wide.index, low, high, color=color, alpha=0.12, lw=0)
             ax.plot(wide.index, wide.mean(axis=1), color=color, marker="o", ms=4.5)
-    if rows.empty:
-        return figure
     first = rows.drop_duplicates("place").sort_values("place")
     settings = [tables.setting_text(*each) for each in first[tables.SETTING].to_numpy()]
     axes[-1, 0].set_xticks(first["place"], settings, rotation=90)
     axes[-1, 0].set_xlabel("In the order of the search (weight, ratio, lambda)")
-    handles = [
-        Line2D([], [], color=MODE_COLORS["carried"], marker="o", label="weights carried over"),
-        Line2D([], [], color=MODE_COLORS["fresh"], marker="o", label="fresh weights"),
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    marks = {
+        "weights carried over": {"color": MODE_COLORS["carried"], "marker": "o"},
+        "fresh weights": {"color": MODE_COLORS["fresh"], "marker": "o"},
+    }
+    style.legend(figure, marks, ncols=2)
     return figure
 
 
@@ -249,13 +246,12 @@ def choice_heat(shares: pd.DataFrame) -> Figure:
     Args:
         shares: As from :func:`choice_shares`.
     """
-    modes = [mode for mode in MODE_COLORS if len(shares) and mode in set(shares["mode"])]
+    if shares.empty:
+        return style.empty()
+    modes = [mode for mode in MODE_COLORS if mode in set(shares["mode"])]
     figure, axes = plt.subplots(
-        1, max(1, len(modes)), figsize=(WIDTH + 1.0, 6.4), sharey=True, squeeze=False
+        1, len(modes), figsize=(WIDTH + 1.0, 6.4), sharey=True, squeeze=False
     )
-    if not modes:
-        say_empty(axes[0, 0])
-        return figure
     wide = 100 * shares.pivot_table(
         index=["place", *tables.SETTING], columns=["mode", "rule"], values="share"
     )

@@ -10,10 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from companion import published, words
-from companion.figures.style import GREY, RED, WIDTH
+from companion import published, style, words
 from companion.published import RELEASED_LOG
 from companion.records import details
+from companion.style import WIDTH
+from companion.tables import SPLIT_NAMES
+from varreg.lab.methods import GREY, RED
 
 
 def decomposition() -> pd.DataFrame:
@@ -45,10 +47,9 @@ def decomposition() -> pd.DataFrame:
                 "left": number.value - published.LAMBDA["penalized"] * baseline,
             }
         )
-    table = pd.DataFrame(rows)
-    splits = pd.Categorical(table["split"], ["train", "val", "test"], ordered=True)
-    order = table.assign(split=splits).sort_values(["experiment", "split"], kind="stable").index
-    return table.loc[order].reset_index(drop=True)
+    # A stable sort: the sources keep their order.
+    rows.sort(key=lambda row: (row["experiment"], list(SPLIT_NAMES).index(row["split"])))
+    return pd.DataFrame(rows)
 
 
 def variance(
@@ -69,19 +70,13 @@ def variance(
         if mine.empty:
             continue
         kept = mine[mine["epoch"] == mine["best_epoch"]]
-        found = {
-            "training": kept["train_feature_variance"],
-            "validation": kept["val_feature_variance"],
-        }
+        parts = {"train": kept, "val": kept}
         if len(predictions):
-            tested = predictions["source"].eq(kept["study"].iloc[0])
-            tested &= predictions["method"].eq("penalized")
-            found["test"] = predictions.loc[tested, "test_feature_variance"]
-        rows += [
-            (f"{name}, {split}", len(values), values.mean())
-            for split, values in found.items()
-            if len(values)
-        ]
+            same = predictions["source"] == kept["study"].iloc[0]
+            parts["test"] = predictions[same & (predictions["method"] == "penalized")]
+        for split, part in parts.items():
+            if len(values := part[f"{split}_feature_variance"]):
+                rows.append((f"{name}, {SPLIT_NAMES[split]}", len(values), values.mean()))
     table = pd.DataFrame(rows, columns=["data", "seeds", "variance"])
     return table.assign(penalty=published.VARIANCE_WEIGHT * table["variance"])
 
@@ -101,36 +96,30 @@ def facts() -> dict[str, object]:
         mine = rows[rows["experiment"] == name].set_index("source")
         table, log = mine.loc[published.TABLES[name]], mine.loc[RELEASED_LOG]
         changes = {"printed": table["printed"], "unscaled": table["least_drop"]}
-        changes["log"] = log["least_drop"]
-        found |= {
-            f"half_{name}_{kind}": words.percent(change, 1, signed=True)
-            for kind, change in changes.items()
-        }
+        for kind, change in (changes | {"log": log["least_drop"]}).items():
+            found[f"half_{name}_{kind}"] = words.percent(change, 1, signed=True)
     return found
 
 
 def figure() -> Figure:
     """Each published total loss of a penalized model, beside its baseline and on one scale."""
     rows = decomposition()
-    splits = {"train": "training", "val": "validation", "test": "test"}
     figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.62 * len(rows)))
     place = np.arange(len(rows))
     ax.barh(place - 0.2, rows["baseline"], height=0.34, color=GREY)
     ax.barh(place + 0.2, rows["most"], height=0.34, color="white", ec=RED, hatch="////", lw=1.2)
     ax.barh(place + 0.2, rows["total"], height=0.34, color=RED)
     labels = [
-        f"{row.experiment.capitalize()}, {splits[row.split]}\n"
+        f"{row.experiment.capitalize()}, {SPLIT_NAMES[row.split]}\n"
         f"{row.source.replace('released log, ', '')}"
         for row in rows.itertuples()
     ]
-    ax.set_yticks(place, labels)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    style.rows(ax, labels)
     ax.set_xlabel("Loss")
-    ax.grid(axis="y", visible=False)
-    handles = [
-        Patch(color=GREY, label="baseline: cross-entropy"),
-        Patch(color=RED, label="penalized: total, as printed"),
-        Patch(fc="white", ec=RED, hatch="////", label="its cross-entropy, at most"),
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    bars = {
+        "baseline: cross-entropy": Patch(color=GREY),
+        "penalized: total, as printed": Patch(color=RED),
+        "its cross-entropy, at most": Patch(fc="white", ec=RED, hatch="////"),
+    }
+    style.legend(figure, bars, ncols=2)
     return figure

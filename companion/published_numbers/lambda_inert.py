@@ -10,14 +10,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from companion import tables, words
-from companion.figures.style import BLUE, WIDTH, say_empty
+from companion import style, tables, words
+from companion.style import WIDTH
 from varreg.features import FeatureTap
 from varreg.lab.datasets import phantom
+from varreg.lab.methods import BLUE
 from varreg.lab.models import build
 from varreg.lab.runs import RunSpec
 from varreg.loss import VariancePenalizedLoss
@@ -193,22 +193,20 @@ def figure(epochs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figure:
         epochs: As from :func:`companion.records.details`, with ``family``.
         metric: A column, unscaled by lambda.
     """
-    families = list(dict.fromkeys(epochs["family"])) if len(epochs) else []
-    lines = max(1, -(-(len(families) + 1) // 2))
+    if epochs.empty:
+        return style.empty()
+    families = epochs.groupby("family", sort=False)
+    lines = (len(families) + 2) // 2  # two panels a line, and one for the legend
     figure, axes = plt.subplots(
         lines, 2, figsize=(WIDTH, 2.0 * lines + 0.4), sharex=True, squeeze=False
     )
     for ax in axes.flat[len(families) :]:
         ax.set_axis_off()
-    if not families:
-        say_empty(axes[0, 0])
-        return figure
-    lambdas = sorted(epochs["lambda_"].unique())
-    for ax, family in zip(axes.flat, families, strict=False):
-        mine = epochs[epochs["family"] == family]
-        for lambda_, style in zip(lambdas, LAYERS, strict=False):
+    layers = dict(zip(sorted(epochs["lambda_"].unique()), LAYERS, strict=False))
+    for ax, (family, mine) in zip(axes.flat, families, strict=False):
+        for lambda_, layer in layers.items():
             for _, track in mine[mine["lambda_"] == lambda_].groupby("seed"):
-                ax.plot(track["epoch"], track[metric], **style)
+                ax.plot(track["epoch"], track[metric], **layer)
         ax.set_title(words.capital(family).replace(", ", ",\n", 1))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.xaxis.set_tick_params(labelbottom=True)
@@ -216,9 +214,6 @@ def figure(epochs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figure:
         ax.set_xlabel("Epoch")
     for ax in axes[:, 0]:
         ax.set_ylabel(words.capital(tables.METRIC_NAMES[metric]).replace(" ", "\n"))
-    handles = [
-        Line2D([], [], label=f"lambda = {lambda_:g}", **style)
-        for lambda_, style in zip(lambdas, LAYERS, strict=False)
-    ]
-    axes.flat[len(families)].legend(handles=handles, loc="center", fontsize=11)
+    lines = {f"lambda = {lambda_:g}": layer for lambda_, layer in layers.items()}
+    style.legend(axes.flat[len(families)], lines, "center", fontsize=11)
     return figure

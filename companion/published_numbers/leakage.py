@@ -9,13 +9,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from scipy import stats
 
-from companion import tables, words
-from companion.figures.style import NETWORKS, WIDTH, say_empty
+from companion import style, tables, words
 from companion.probes.leakage import TRAINING
 from companion.published import SKIN_CLASSES
+from companion.style import NETWORKS, WIDTH
 from varreg.lab.statistics import Interval, mean_interval
 
 EFFECTS = ["model", "quantity", "interval"]
@@ -48,11 +47,10 @@ def overlap(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if rows.empty:
         return pd.DataFrame(columns=["label", "images", "seen", "share"])
-    wide = rows.pivot_table(index="label", columns="seen", values="images", aggfunc="sum")
-    wide = wide.reindex(columns=[0, 1]).fillna(0).astype(int)
-    wide.index = [SKIN_CLASSES[int(label)] for label in wide.index]
-    wide.loc["all"] = wide.sum()
-    found = pd.DataFrame({"images": wide[0] + wide[1], "seen": wide[1]})
+    seen = rows["images"] * rows["seen"]
+    found = rows.assign(seen=seen).groupby("label")[["images", "seen"]].sum()
+    found.index = [SKIN_CLASSES[int(label)] for label in found.index]
+    found.loc["all"] = found.sum()
     return found.assign(share=found["seen"] / found["images"]).rename_axis("label").reset_index()
 
 
@@ -120,8 +118,7 @@ def unpaired_difference(
     mean, n = float(np.mean(a) - np.mean(b)), len(a) + len(b)
     if min(len(a), len(b)) < 2:
         return Interval(mean, math.nan, math.nan, n)
-    test = stats.ttest_ind(a, b, equal_var=False)
-    ends = test.confidence_interval(confidence)
+    ends = stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
     return Interval(mean, float(ends.low), float(ends.high), n)
 
 
@@ -135,12 +132,13 @@ def split_difference(runs: pd.DataFrame, method: str = "baseline") -> pd.DataFra
     Returns:
         Columns ``model, quantity, interval``; the quantity is ``splits``.
     """
+    if runs.empty:
+        return pd.DataFrame(columns=EFFECTS)
     rows = []
-    mine = runs[runs["method"] == method] if len(runs) else runs
-    for model, group in [] if mine.empty else mine.groupby("model", sort=False):
-        values = {name: part["test_accuracy"] for name, part in group.groupby("split")}
+    for model, group in runs[runs["method"] == method].groupby("model", sort=False):
+        values = dict(tuple(group.groupby("split")["test_accuracy"]))
         if {"paper", "lesion"} <= set(values):
-            found = unpaired_difference(values["paper"].to_numpy(), values["lesion"].to_numpy())
+            found = unpaired_difference(values["paper"], values["lesion"])
             rows.append((model, "splits", found))
     return pd.DataFrame(rows, columns=EFFECTS)
 
@@ -159,18 +157,15 @@ def table(effects: pd.DataFrame) -> pd.DataFrame:
         "worth": "Worth in test accuracy",
         "splits": "Image split minus lesion split",
     }
-    rows = []
-    for model, group in effects.groupby("model", sort=False):
-        row = {"Network": words.capital(tables.MODEL_NAMES[model])}
-        for each in group[group["quantity"].isin(names)].itertuples():
-            level = each.quantity in ("seen", "unseen")
-            found = each.interval
-            row[names[each.quantity]] = (
-                words.interval(found.mean, found.low, found.high) if level else words.change(found)
-            )
-        rows.append(row)
-    table = pd.DataFrame(rows, columns=["Network", *names.values()])
-    return table.dropna(axis=1, how="all").fillna(words.DASH)
+    shown = effects[effects["quantity"].isin(names)]
+    wide = shown.pivot(index="model", columns="quantity", values="interval")
+    wide = wide.reindex(shown["model"].unique()).where(wide.notna(), None)
+    columns = {"Network": ("model", lambda name: words.capital(tables.MODEL_NAMES[name]))} | {
+        name: (quantity, words.level if quantity in ("seen", "unseen") else words.change)
+        for quantity, name in names.items()
+        if quantity in wide
+    }
+    return words.printed(wide.reset_index(), columns)
 
 
 def facts(effects: pd.DataFrame, overlap: pd.DataFrame) -> dict[str, object]:
@@ -206,25 +201,20 @@ def figure(effects: pd.DataFrame) -> Figure:
         "worth": "Worth in accuracy on\nall test images",
         "splits": "Split by image minus\nsplit by lesion",
     }
+    if effects.empty:
+        return style.empty()
     figure, ax = plt.subplots(figsize=(WIDTH, 4.4))
     ax.axvline(0, color="black", lw=1)
-    shown = effects[effects["quantity"].isin(names)] if len(effects) else effects
-    if shown.empty:
-        say_empty(ax)
-        return figure
     shifts = {"paper_cnn": -0.12, "small_cnn": 0.12}
-    for row in shown.itertuples():
+    for row in effects[effects["quantity"].isin(names)].itertuples():
         color, marker = NETWORKS[row.model]
         y = list(names).index(row.quantity) + shifts[row.model]
-        ax.plot([row.interval.low, row.interval.high], [y, y], color=color, lw=2.2)
-        ax.plot(row.interval.mean, y, marker, color=color, ms=7)
-    ax.set_yticks(range(len(names)), list(names.values()))
-    ax.set_ylim(len(names) - 0.5, -0.5)
+        style.bar(ax, row.interval, y, 2.2, color=color, marker=marker, ms=7)
+    style.rows(ax, list(names.values()))
     ax.set_xlabel("Difference in test accuracy")
-    ax.grid(axis="y", visible=False)
-    handles = [
-        Line2D([], [], color=color, marker=marker, label=tables.MODEL_NAMES[model])
+    marks = {
+        tables.MODEL_NAMES[model]: {"color": color, "marker": marker}
         for model, (color, marker) in NETWORKS.items()
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, handletextpad=0.4)
+    }
+    style.legend(figure, marks, ncols=2, handletextpad=0.4)
     return figure

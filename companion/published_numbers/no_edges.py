@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from companion import tables, verdicts, words
-from companion.figures.style import GREY, NETWORKS, PALE, WIDTH, say_empty
+from companion import style, tables, verdicts, words
+from companion.style import NETWORKS, PALE, WIDTH
 from varreg.lab.augment import shuffle_blocks
+from varreg.lab.methods import GREY
 from varreg.lab.models import PaperCNN, SmallCNN
 from varreg.lab.statistics import PairedDifference, mean_interval
 
@@ -104,40 +104,26 @@ def edges(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         metrics: Columns, such as ``"test_accuracy"``.
 
     Returns:
-        Columns ``model, metric, change`` (a :class:`~varreg.lab.statistics.PairedDifference`,
-        shuffled minus in place) and ``verdict``: ``"worse"`` or ``"better"`` where the interval
-        lies on one side of zero, ``"equal"`` where it holds zero and lies within
-        ``companion.verdicts.MARGIN`` of it, ``"open"`` otherwise.
+        Columns ``model, metric``; the levels ``in_place`` and ``shuffled``, an interval each;
+        ``change`` (a :class:`~varreg.lab.statistics.PairedDifference`, shuffled minus in place);
+        and ``verdict``: ``"worse"`` or ``"better"`` where the interval lies on one side of zero,
+        ``"equal"`` where it holds zero and lies within ``companion.verdicts.MARGIN`` of it,
+        ``"open"`` otherwise.
     """
     rows = []
     for model, group in [] if runs.empty else runs.groupby("model", sort=False):
         for metric in metrics:
             change = tables.difference(group, metric, SHUFFLED, IN_PLACE)
             if change is not None:
-                rows.append((model, metric, change, _verdict(change, tables.better(metric))))
-    return pd.DataFrame(rows, columns=["model", "metric", "change", "verdict"])
-
-
-def table(runs: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """:func:`edges` as printed, beside the levels."""
-
-    def level(model: str, metric: str, method: str) -> str:
-        mine = (runs["model"] == model) & (runs["method"] == method)
-        found = mean_interval(runs.loc[mine, metric], within=tables.possible(metric))
-        return words.interval(found.mean, found.low, found.high)
-
-    return pd.DataFrame(
-        {
-            "Network": tables.MODEL_NAMES[row.model],
-            "Metric": tables.METRIC_NAMES[row.metric],
-            "Blocks in place": level(row.model, row.metric, IN_PLACE),
-            "Blocks shuffled": level(row.model, row.metric, SHUFFLED),
-            "Change": words.change(row.change),
-            "Pairs": row.change.n,
-            "Shuffled is": row.verdict,
-        }
-        for row in edges(runs, metrics).itertuples()
-    )
+                values = group.groupby("method")[metric].get_group
+                levels = (
+                    mean_interval(values(method), within=tables.possible(metric))
+                    for method in (IN_PLACE, SHUFFLED)
+                )
+                verdict = _verdict(change, tables.better(metric))
+                rows.append((model, metric, *levels, change, verdict))
+    columns = ["model", "metric", "in_place", "shuffled", "change", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def facts(runs: pd.DataFrame, metrics: Sequence[str]) -> dict[str, str]:
@@ -160,18 +146,17 @@ def figure(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         runs: Rows of the study ``edges``, as from :func:`by_blocks`.
         metrics: Columns, such as ``"test_accuracy"``.
     """
-    models = [name for name in NETWORKS if len(runs) and name in set(runs["model"])]
+    found = edges(runs, metrics)
+    if found.empty:
+        return style.empty()
+    models = [name for name in NETWORKS if name in set(runs["model"])]
     figure, axes = plt.subplots(
         len(metrics), 1, figsize=(WIDTH, 1.35 * len(metrics) + 0.6), squeeze=False
     )
-    found = edges(runs, metrics)
     for ax, metric in zip(axes[:, 0], metrics, strict=True):
         name = tables.METRIC_NAMES[metric]
         side = "higher" if tables.better(metric) > 0 else "lower"
         ax.set_title(f"{words.capital(name)} ({side} is better)")
-        if found.empty:
-            say_empty(ax)
-            continue
         ax.axvspan(-verdicts.MARGIN, verdicts.MARGIN, color=PALE, lw=0, zorder=0)
         ax.axvline(0, color="black", lw=1)
         for row in found[found["metric"] == metric].itertuples():
@@ -181,18 +166,15 @@ def figure(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
             wide = mine.pivot(index="seed", columns="method", values=metric).dropna()
             pairs = wide[SHUFFLED] - wide[IN_PLACE]
             ax.plot(pairs, np.full(len(pairs), y + 0.27), ".", color=color, alpha=0.6, ms=7)
-            ax.plot([row.change.low, row.change.high], [y, y], color=color, lw=2.6)
-            ax.plot(row.change.mean, y, marker, color=color, ms=7.5)
-        ax.set_yticks(range(len(models)), [words.capital(tables.MODEL_NAMES[m]) for m in models])
-        ax.set_ylim(len(models) - 0.4, -0.5)
-        ax.grid(axis="y", visible=False)
+            style.bar(ax, row.change, y, 2.6, color=color, marker=marker, ms=7.5)
+        style.rows(ax, [words.capital(tables.MODEL_NAMES[name]) for name in models], below=0.4)
     axes[-1, 0].set_xlabel("Shuffled minus in place")
-    handles = [
-        Line2D([], [], color=GREY, marker=".", ls="", label="one seed"),
-        Line2D([], [], color=GREY, lw=2.6, marker="o", label="mean, 95 %"),
-        Patch(color=PALE, label="too small to matter"),
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    marks = {
+        "one seed": {"color": GREY, "marker": ".", "ls": ""},
+        "mean, 95 %": {"color": GREY, "lw": 2.6, "marker": "o"},
+        "too small to matter": Patch(color=PALE),
+    }
+    style.legend(figure, marks, ncols=3)
     return figure
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import optimize
 
-from companion import published, words
-from companion.figures.style import BLUE, COLORS, GREY, PALE, RED, WIDTH, say_empty
+from companion import published, style, words
 from companion.predictions import BATCH, EPSILON, METHODS, bar_weights, progress_bar, running
 from companion.published import CHEST_IMAGES, RELEASED_BAR, RELEASED_LOG, TABLES
+from companion.style import COLORS, PALE, WIDTH
+from varreg.lab.methods import BLUE, GREY, RED
 
 #: A printed number with four digits stands for all numbers this close to it.
 ROUNDING = 0.00005
@@ -45,35 +45,10 @@ def bars(table: pd.DataFrame, shuffles: int = 1000, seed: int = 0) -> pd.DataFra
             random = np.random.default_rng(seed)
             shown = random.permuted(np.tile(scores, (shuffles, 1)), axis=1) @ weights
             low, high = np.quantile(shown, [0.025, 0.975])
-            rows.append(
-                {
-                    "method": method,
-                    "measure": measure,
-                    "metric": scores.mean(),
-                    "last_batch": progress_bar(scores),
-                    "closing": progress_bar(scores, closing=True),
-                    "shuffled": shown.mean(),
-                    "low": low,
-                    "high": high,
-                }
-            )
+            ends = progress_bar(scores), progress_bar(scores, closing=True)
+            rows.append((method, measure, scores.mean(), *ends, shown.mean(), low, high))
     columns = ["method", "measure", "metric", "last_batch", "closing", "shuffled", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def constant_table() -> pd.DataFrame:
-    """The bar for two classifiers that need no training, on the chest test images, as printed."""
-    answers = {"every image pneumonia": (0, 1), "every image normal": (1, 0)}
-    rows = [(name, np.repeat(right, (NORMAL, PNEUMONIA))) for name, right in answers.items()]
-    return pd.DataFrame(
-        {
-            "Classifier": name,
-            "Accuracy": f"{right.mean():.4f}",
-            "Bar after the last batch": f"{progress_bar(right):.4f}",
-            "Bar at the end": f"{progress_bar(right, closing=True):.4f}",
-        }
-        for name, right in rows
-    )
 
 
 def constant_loss(probability: float) -> float:
@@ -83,8 +58,7 @@ def constant_loss(probability: float) -> float:
         >>> round(constant_loss(0.5), 4)  # the order of the images does not matter then
         0.6931
     """
-    scores = np.repeat([-math.log(1 - probability), -math.log(probability)], (NORMAL, PNEUMONIA))
-    return progress_bar(scores, closing=True)
+    return _bar_of_constant(-math.log(1 - probability), -math.log(probability))
 
 
 def constant_probability(loss: float) -> float:
@@ -110,30 +84,26 @@ def constant_facts() -> dict[str, float]:
         and ``loss``; what is printed for the baseline, ``printed`` and ``printed_loss``. Each
         behind ``constant_``.
     """
-    accuracy, loss = (
-        _published("baseline", TABLES["chest"], name) for name in ("accuracy", "loss")
-    )
+    loss = _published("baseline", TABLES["chest"], "loss")
     chance = constant_probability(loss)
-    facts = {
-        "probability": chance,
-        "accuracy": PNEUMONIA / TOTAL,
-        "shown": progress_bar(np.repeat([0, 1], (NORMAL, PNEUMONIA)), closing=True),
-        "loss": constant_loss(chance),
-        "printed": accuracy,
-        "printed_loss": loss,
+    return {
+        "constant_probability": chance,
+        "constant_accuracy": PNEUMONIA / TOTAL,
+        "constant_shown": _bar_of_constant(0, 1),
+        "constant_loss": constant_loss(chance),
+        "constant_printed": _published("baseline", TABLES["chest"]),
+        "constant_printed_loss": loss,
     }
-    return {f"constant_{name}": value for name, value in facts.items()}
 
 
 def attainable(
-    counts: tuple[int, int] = CHEST_IMAGES["test"], batch_size: int = BATCH, *, closing: bool = True
+    counts: tuple[int, int] = CHEST_IMAGES["test"], batch_size: int = BATCH
 ) -> pd.DataFrame:
-    """Which displayed accuracies are possible for each true accuracy.
+    """Which accuracies the bar can end at for each true accuracy.
 
     Args:
         counts: Images of the class that comes first, and of the one that comes second.
         batch_size: Images a batch.
-        closing: As for :func:`progress_bar`.
 
     Returns:
         A row for each number of ``right`` images, with ``accuracy``; ``low, high``: displayed if
@@ -142,15 +112,13 @@ def attainable(
         they fit.
 
     Example:
-        >>> attainable((1, 1), 1, closing=False).round(3).values.tolist()[1]
-        [1.0, 0.5, 0.25, 0.75, 0.25, 0.75]
+        >>> attainable((1, 1), 1).round(3).values.tolist()[1]
+        [1.0, 0.5, 0.333, 0.667, 0.333, 0.667]
     """
     first, second = counts
-    weights = bar_weights(first + second, batch_size, closing=closing)
+    weights = bar_weights(first + second, batch_size)
     right = np.arange(first + second + 1)
     ordered = np.sort(weights)
-    least = np.append(0, np.cumsum(ordered))
-    most = np.append(0, np.cumsum(ordered[::-1]))
     share = weights[:first].mean(), weights[first:].mean()
 
     def even(right_of_first: np.ndarray) -> np.ndarray:
@@ -160,24 +128,20 @@ def attainable(
         {
             "right": right,
             "accuracy": right / (first + second),
-            "low": least,
-            "high": most,
+            "low": np.append(0, np.cumsum(ordered)),
+            "high": np.append(0, np.cumsum(ordered[::-1])),
             "even_low": even(np.maximum(0, right - second)),
             "even_high": even(np.minimum(first, right)),
         }
     )
 
 
-def compatible(
-    shown: float, *, even: bool = True, closing: bool = True, counts=CHEST_IMAGES["test"]
-) -> tuple[float, float]:
-    """Lowest and highest true accuracy for which the bar can show this number.
+def compatible(shown: float, *, even: bool = True) -> tuple[float, float]:
+    """Lowest and highest true accuracy on the chest images for which the bar ends at this number.
 
     Args:
         shown: The displayed accuracy, with four digits.
         even: Whether the errors of a class stand at random places; otherwise anywhere.
-        closing: As for :func:`progress_bar`.
-        counts: As for :func:`attainable`.
 
     Raises:
         ValueError: The number can never be shown.
@@ -186,7 +150,7 @@ def compatible(
         >>> [round(end, 4) for end in compatible(0.2984)]
         [0.1603, 0.625]
     """
-    table = attainable(counts, closing=closing)
+    table = attainable()
     low, high = ("even_low", "even_high") if even else ("low", "high")
     fits = table[(table[low] <= shown + ROUNDING) & (table[high] >= shown - ROUNDING)]
     if fits.empty:
@@ -296,10 +260,15 @@ def facts(images: pd.DataFrame) -> dict[str, float]:
     low, high = compatible(printed)
     rows = bars(images).query("measure == 'accuracy'")
     drops = 100 * (rows["metric"] - rows["closing"])
-    numbers = {"numbers": len(found), "shown": int(found["fits"].isin(["the bar", "both"]).sum())}
-    numbers |= {"printed": printed, "low": low, "high": high}
-    numbers |= {"least": float(drops.min()), "most": float(drops.max())}
-    return {f"bar_{name}": value for name, value in numbers.items()}
+    return {
+        "bar_numbers": len(found),
+        "bar_shown": int(found["fits"].isin(["the bar", "both"]).sum()),
+        "bar_printed": printed,
+        "bar_low": low,
+        "bar_high": high,
+        "bar_least": float(drops.min()),
+        "bar_most": float(drops.max()),
+    }
 
 
 def figure(images: pd.DataFrame, method: str = "baseline") -> Figure:
@@ -331,7 +300,7 @@ def _batches(ax: Axes, model: pd.DataFrame) -> None:
     ax.set_title("One recorded model, batch by batch")
     ax.set_ylabel("Accuracy")
     if model.empty:
-        say_empty(ax)
+        style.say_empty(ax)
         return
     right = model["right"].to_numpy(dtype=float)
     shuffled = np.random.default_rng(0).permutation(right)
@@ -359,42 +328,37 @@ def _map(ax: Axes) -> None:
     for low, high, color in (("low", "high", PALE), ("even_low", "even_high", MIDDLE_BLUE)):
         ax.fill_between(table["accuracy"], table[low], table[high], color=color, lw=0)
     ax.plot([0, 1], [0, 1], color="black", lw=1, ls="--")
-    spread = {}
     for method in METHODS:
-        shown = _published(method, TABLES["chest"])
+        shown, color = _published(method, TABLES["chest"]), COLORS[method]
         low, high = compatible(shown)
-        spread[method] = (shown, low)
-        ax.plot([low, high], [shown, shown], color=COLORS[method], lw=2.6, solid_capstyle="butt")
-    for method, (shown, low) in spread.items():
-        side = -1 if method == "augmented" else 1
-        ax.annotate(
-            f"printed {shown:.4f}",
-            (0.012, shown + 0.012 * side),
-            color=COLORS[method],
-            va="top" if side < 0 else "bottom",
-            fontsize=10,
-        )
-        ax.plot([0, low], [shown, shown], color=COLORS[method], lw=0.9, ls=":")
+        ax.plot([low, high], [shown, shown], color=color, lw=2.6, solid_capstyle="butt")
+        ax.plot([0, low], [shown, shown], color=color, lw=0.9, ls=":")
+        # The last two stand close to each other.
+        side, va = (-1, "top") if method == "augmented" else (1, "bottom")
+        at = (0.012, shown + 0.012 * side)
+        ax.annotate(f"printed {shown:.4f}", at, color=color, va=va, fontsize=10)
     share = PNEUMONIA / TOTAL
-    bar = progress_bar(np.repeat([0, 1], (NORMAL, PNEUMONIA)), closing=True)
+    bar = _bar_of_constant(0, 1)
     ax.plot(share, bar, "*", color="black", ms=14)
-    ax.annotate(
-        "every image\npneumonia", (share + 0.03, bar - 0.01), fontsize=10, va="top", ha="left"
-    )
+    ax.annotate("every image\npneumonia", (share + 0.03, bar - 0.01), fontsize=10, va="top")
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="True accuracy", ylabel="Accuracy shown by the bar")
     ax.set_aspect("equal")
-    released = {"color": "white", "marker": "P", "mec": GREY, "mew": 1.6, "ms": 9}
-    handles = [
-        Patch(color=PALE, label="errors anywhere"),
-        Patch(color=MIDDLE_BLUE, label="errors spread evenly"),
-        Line2D([], [], color="black", lw=1, ls="--", label="shown = true"),
-        Line2D([], [], color=GREY, marker="o", ls="", ms=8, label="our runs"),
-        Line2D([], [], ls="", label="released log", **released),
-        *(Line2D([], [], color=COLORS[method], lw=2.6, label=method) for method in METHODS),
-    ]
-    ax.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=9.5
-    )
+    released = {"color": "white", "mec": GREY, "mew": 1.6, "marker": "P", "ls": "", "ms": 9}
+    marks = {
+        "errors anywhere": Patch(color=PALE),
+        "errors spread evenly": Patch(color=MIDDLE_BLUE),
+        "shown = true": {"color": "black", "lw": 1, "ls": "--"},
+        "our runs": {"color": GREY, "marker": "o", "ls": "", "ms": 8},
+        "released log": released,
+        **{method: {"color": COLORS[method], "lw": 2.6} for method in METHODS},
+    }
+    place = {"bbox_to_anchor": (0.5, -0.14), "ncols": 3, "fontsize": 9.5}
+    style.legend(ax, marks, "upper center", **place)
+
+
+def _bar_of_constant(normal: float, pneumonia: float) -> float:
+    """Where the bar ends if all chest test images of a class have one score."""
+    return progress_bar(np.repeat([normal, pneumonia], (NORMAL, PNEUMONIA)), closing=True)
 
 
 def _published(method: str, source: str, metric: str = "accuracy") -> float:
@@ -418,8 +382,7 @@ def _recalls(runs: pd.DataFrame, method: str) -> tuple[float, float]:
     mine = runs[runs["method"] == method] if len(runs) else runs
     if mine.empty:
         return math.nan, math.nan
-    values = np.array([text.split(";") for text in mine["test_recall"]], dtype=float).mean(0)
-    return float(values[0]), float(values[1])
+    return tuple(mine["test_recall"].str.split(";", expand=True).astype(float).mean())
 
 
 def _slashed(recalls: tuple[float, float]) -> str:

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from torch import Tensor
 
-from companion import tables, words
-from companion.figures.style import NETWORKS, WIDTH, say_empty
+from companion import style, tables, words
 from companion.published import FEATURE_SAMPLING_RATIO
+from companion.style import NETWORKS, WIDTH
 from varreg.variance import feature_variance
 
 
@@ -60,36 +59,24 @@ def with_theory(rows: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(predicted=factor * np.exp(log_constant))
 
 
-def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The noise that the probe ``sampling`` found, as printed, mean over seeds.
+def means(rows: pd.DataFrame) -> pd.DataFrame:
+    """The noise that the probe ``sampling`` found, mean over seeds, a row a network and ratio.
 
     Times of a step are those of the benchmark ``overhead``, see
-    ``companion.cost.table``.
+    ``companion.cost.tables``.
 
     Args:
         rows: Details of the probe, as from :func:`companion.records.details`.
+
+    Returns:
+        Its columns, and ``predicted`` as in :func:`with_theory`; 0 with all features.
     """
     if rows.empty:
-        return pd.DataFrame()
+        return rows
     by = ["model", "ratio"]
     mean = rows[rows["ratio"] > 0].groupby(by, sort=False).mean(numeric_only=True)
     theory = with_theory(rows).groupby(by)["predicted"].mean()
-    return words.printed(
-        mean.assign(predicted=theory.reindex(mean.index, fill_value=0.0)).reset_index(),
-        {
-            "Network": ("model", tables.MODEL_NAMES),
-            "Ratio": ("ratio", "g"),
-            "Features drawn": (["drawn", "features"], lambda m, d: f"{m:.0f} of {d:.0f}"),
-            "Noise, at random": ("gradient_noise", words.short),
-            "In theory": ("predicted", words.short),
-            "Noise, as a comb": ("comb_noise", words.short),
-            "Noise of the mini-batch": ("batch_noise", words.short),
-            "Bias, at random / comb": (
-                ["ratio", "bias", "comb_bias"],
-                lambda ratio, a, b: f"{a:.1f} / {b:.1f}" if ratio < 1 else words.DASH,
-            ),
-        },
-    )
+    return mean.assign(predicted=theory.reindex(mean.index, fill_value=0.0)).reset_index()
 
 
 def facts(rows: pd.DataFrame, ratio: float = FEATURE_SAMPLING_RATIO) -> dict[str, object]:
@@ -130,14 +117,13 @@ def figure(rows: pd.DataFrame) -> Figure:
     Args:
         rows: Details of the probe ``sampling``, as from :func:`companion.records.details`.
     """
+    if rows.empty:
+        return style.empty()
     figure, noise = plt.subplots(figsize=(WIDTH, 3.8))
     noise.set_ylabel("Noise, share of\nthe squared gradient")
     noise.set_xlabel("Sampling ratio")
-    if rows.empty:
-        say_empty(noise)
-        return figure
     theory = with_theory(rows)
-    handles = []
+    marks = {}
     for model, (color, marker) in NETWORKS.items():
         mine = theory[theory["model"] == model]
         if mine.empty:
@@ -147,17 +133,16 @@ def figure(rows: pd.DataFrame) -> Figure:
         curve = mine.groupby("ratio")["predicted"].mean()
         noise.plot(curve.index, curve, color=color, lw=1.6)
         noise.axhline(mine["batch_noise"].mean(), color=color, lw=1.6, ls=":")
-        name = tables.MODEL_NAMES[model]
-        handles.append(Line2D([], [], color=color, marker=marker, ls="", label=name))
+        marks[tables.MODEL_NAMES[model]] = {"color": color, "marker": marker, "ls": ""}
     noise.set_xscale("log")
     noise.set_yscale("log")
     ratios = sorted(theory["ratio"].unique())
     noise.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
     noise.minorticks_off()
-    handles += [
-        Line2D([], [], color="black", marker="s", mfc="white", ls="", label="drawn as a comb"),
-        Line2D([], [], color="black", lw=1.6, label="theory, at random"),
-        Line2D([], [], color="black", lw=1.6, ls=":", label="mini-batch"),
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1.2)
+    marks |= {
+        "drawn as a comb": {"color": "black", "marker": "s", "mfc": "white", "ls": ""},
+        "theory, at random": {"color": "black", "lw": 1.6},
+        "mini-batch": {"color": "black", "lw": 1.6, "ls": ":"},
+    }
+    style.legend(figure, marks, ncols=3, columnspacing=1.2)
     return figure

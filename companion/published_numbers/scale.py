@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor, nn
 
-from companion import tables, words
-from companion.figures.style import BLUE, GREEN, NETWORKS, RED, WIDTH, say_empty
+from companion import style, tables, words
 from companion.probes.norms import variance_parts
+from companion.style import NETWORKS, WIDTH
+from varreg.lab.methods import BLUE, GREEN, RED
 from varreg.lab.models import PaperCNN, SmallCNN
 from varreg.lab.statistics import Interval
 from varreg.variance import feature_variance
@@ -89,20 +89,14 @@ def rescaled(model: PaperCNN | SmallCNN, images: Tensor, factors: Sequence[float
     return pd.DataFrame(rows, columns=["factor", "logits", "penalty"])
 
 
-def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """:func:`variance_parts` as printed: factors with 95 % intervals."""
-    return words.printed(
-        variance_parts(rows),
-        {
-            "Network": ("model", tables.MODEL_NAMES),
-            "Weight": ("variance_weight", "g"),
-            "Variance": ("variance", words.factor),
-            "= scale": ("scale", words.factor),
-            "\u00d7 shape": ("shape", words.factor),
-            "Squared norm of the head": ("head", words.factor),
-            "Share of the scale": (["variance", "scale"], _share),
-        },
-    )
+def share(variance: Interval, scale: Interval) -> str:
+    """Share of the scale in a fall of the variance, where that is clear of zero; else a dash.
+
+    Args:
+        variance: Logarithm of the factor by which the variance changes.
+        scale: Logarithm of the part of it that is scale.
+    """
+    return words.percent(scale.mean / variance.mean) if variance.high < 0 else words.DASH
 
 
 def facts(rows: pd.DataFrame) -> dict[str, str]:
@@ -121,7 +115,7 @@ def facts(rows: pd.DataFrame) -> dict[str, str]:
     found = {}
     for row in variance_parts(rows).itertuples():
         said = {name: _moved(getattr(row, name)) for name in ("variance", "shape", "head")}
-        said |= {"scale": _turn(row.scale), "share": _share(row.variance, row.scale)}
+        said |= {"scale": _turn(row.scale), "share": share(row.variance, row.scale)}
         start = f"scale_{row.model}_{row.variance_weight:g}"
         found |= {f"{start}_{name}": text for name, text in said.items()}
     return found
@@ -137,42 +131,30 @@ def figure(rows: pd.DataFrame) -> Figure:
     Args:
         rows: Details of the probe ``norms``, as from :func:`companion.records.details`.
     """
-    models = [name for name in NETWORKS if len(rows) and name in set(rows["model"])]
-    figure, axes = plt.subplots(
-        len(NORMS),
-        max(1, len(models)),
-        figsize=(WIDTH + 0.2, 1.85 * len(NORMS) + 0.6),
-        sharex=True,
-        squeeze=False,
-    )
-    if not models:
-        for ax in axes[:, 0]:
-            say_empty(ax)
-        return figure
-    weights = sorted(rows["variance_weight"].unique())
-    styles = dict(zip(weights, WEIGHT_STYLES, strict=False))
+    if rows.empty:
+        return style.empty()
+    models = [name for name in NETWORKS if name in set(rows["model"])]
+    size = (WIDTH + 0.2, 1.85 * len(NORMS) + 0.6)
+    figure, axes = plt.subplots(len(NORMS), len(models), figsize=size, sharex=True, squeeze=False)
+    looks = dict(zip(sorted(rows["variance_weight"].unique()), WEIGHT_STYLES, strict=False))
     for line, (column, name) in zip(axes, NORMS.items(), strict=True):
         line[0].set_ylabel(name.replace(" ", "\n", 1))
         for ax, model in zip(line, models, strict=True):
-            for weight, style in styles.items():
+            for weight, look in looks.items():
                 mine = rows[(rows["model"] == model) & (rows["variance_weight"] == weight)]
-                _seed_band(ax, mine, column, **style)
+                _seed_band(ax, mine, column, **look)
             if column == "relative_variance":
                 ax.set_ylim(bottom=0)
-                continue
-            _log_axis(ax)
+            else:
+                _log_axis(ax)
     for ax, model in zip(axes[0], models, strict=True):
         ax.set_title(words.capital(tables.MODEL_NAMES[model]))
     for ax in axes[-1]:
         ax.set_xlabel("Epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.align_ylabels(axes[:, 0])
-    handles = [
-        Line2D([], [], label=f"weight {weight:g}", **style) for weight, style in styles.items()
-    ]
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=4, handlelength=1.4, columnspacing=1.2
-    )
+    lines = {f"weight {weight:g}": look for weight, look in looks.items()}
+    style.legend(figure, lines, ncols=4, handlelength=1.4, columnspacing=1.2)
     return figure
 
 
@@ -196,11 +178,6 @@ def _log_axis(ax: Axes) -> None:
 def _two_and_five(value: float, _: int) -> str:
     """Label of a minor tick: only at 2 and 5 times a power of ten."""
     return f"{value:g}" if f"{value:e}"[0] in "25" else ""
-
-
-def _share(variance: Interval, scale: Interval) -> str:
-    """Share of the scale in a fall of the variance that is clear of zero."""
-    return words.percent(scale.mean / variance.mean) if variance.high < 0 else words.DASH
 
 
 def _turn(log: Interval) -> str:

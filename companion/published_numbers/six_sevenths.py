@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion import published, tables, words
-from companion.figures.style import BLUE, RED, WIDTH, say_empty
+from companion import published, style, tables, words
 from companion.predictions import released_accuracy
 from companion.published import RELEASED_LOG, SKIN_CLASSES
+from companion.style import WIDTH
+from varreg.lab.methods import BLUE, RED
 
 
 def sevenths(table: pd.DataFrame) -> pd.DataFrame:
@@ -23,19 +24,20 @@ def sevenths(table: pd.DataFrame) -> pd.DataFrame:
         Columns ``model, released, last_above, accuracy, balanced_accuracy``; ``last_above``
         counts images to which the last class gets more than one half.
     """
+    columns = ["model", "released", "last_above", "accuracy", "balanced_accuracy"]
+    if table.empty:
+        return pd.DataFrame(columns=columns)
     names = [f"p_{place}" for place in range(len(SKIN_CLASSES))]
     models = {
-        tables.METHOD_NAMES.get(method, method): (group[names].to_numpy(), group["label"])
+        tables.METHOD_NAMES.get(method, method): group[names].to_numpy()
         for method, group in table.groupby("method", sort=False)
     }
-    if models:
-        labels = next(iter(models.values()))[1]
-        for place, name in enumerate(SKIN_CLASSES):
-            constant = np.eye(len(names))[[place] * len(labels)]
-            models[f"always {name}"] = (constant, labels)
+    # The test images, and so their labels, are the same for every model.
+    label = table.loc[table["method"] == table["method"].iloc[0], "label"].to_numpy(dtype=int)
+    for place, name in enumerate(SKIN_CLASSES):
+        models[f"always {name}"] = np.eye(len(names))[[place] * len(label)]
     rows = []
-    for model, (chances, labels) in models.items():
-        label = labels.to_numpy(dtype=int)
+    for model, chances in models.items():
         right = chances.argmax(1) == label
         rows.append(
             {
@@ -46,7 +48,6 @@ def sevenths(table: pd.DataFrame) -> pd.DataFrame:
                 "balanced_accuracy": pd.Series(right).groupby(label).mean().mean(),
             }
         )
-    columns = ["model", "released", "last_above", "accuracy", "balanced_accuracy"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -81,21 +82,18 @@ def figure(images: pd.DataFrame) -> Figure:
         images: Of the study ``skin_paper``.
     """
     rows = sevenths(images)
-    figure, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.36 * max(4, len(rows))))
-    ax.axvline(6 / 7, color="black", lw=1, ls=":")
     if rows.empty:
-        say_empty(ax)
-        return figure
+        return style.empty()
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.36 * len(rows)))
+    ax.axvline(6 / 7, color="black", lw=1, ls=":")
     place = np.arange(len(rows))
     hollow = {"mfc": "none", "mew": 1.8, "ms": 8}
     ax.plot(rows["released"], place, "X", color="black", ms=9, label="released metric")
     ax.plot(rows["accuracy"], place, "o", color=BLUE, ms=7.5, label="accuracy")
     ax.plot(rows["balanced_accuracy"], place, "D", color=RED, label="balanced accuracy", **hollow)
-    ax.set_yticks(place, [words.capital(name) for name in rows["model"]])
-    ax.set_ylim(len(rows) - 0.5, -0.9)
+    style.rows(ax, [words.capital(name) for name in rows["model"]], above=0.9)
     ax.annotate("6/7", (6 / 7, -0.85), xytext=(4, -1), textcoords="offset points", va="top")
     ax.set_xlim(-0.02, 1)
     ax.set_xlabel("Score on the test images")
-    ax.grid(axis="y", visible=False)
     figure.legend(loc="outside upper center", ncols=3, handletextpad=0.3)
     return figure

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from companion import tables, words
-from companion.figures.style import COLORS, NETWORKS, PALE, RED, WIDTH, say_empty
+from companion import style, tables, words
 from companion.predictions import METHODS
 from companion.probes.thresholds import best_threshold, prior_corrected
 from companion.published import CHEST_IMAGES
-from varreg.lab.statistics import Interval, PairedDifference, mean_interval, paired_difference
+from companion.style import COLORS, NETWORKS, PALE, WIDTH
+from varreg.lab.methods import RED
+from varreg.lab.statistics import PairedDifference, mean_interval, paired_difference
 
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
 #: Ways to set the threshold, and what they are called in the table.
 RULES = {
     "0.5": "At 0.5",
@@ -38,19 +35,6 @@ def prevalence(split: str) -> float:
     """
     normal, pneumonia = CHEST_IMAGES[split]
     return pneumonia / (normal + pneumonia)
-
-
-def prevalence_table() -> pd.DataFrame:
-    """Images of the chest data and the share of pneumonia, as printed."""
-    return pd.DataFrame(
-        {
-            "Split": SPLITS[split],
-            "Normal": f"{normal:,}",
-            "Pneumonia": f"{pneumonia:,}",
-            "Share of pneumonia": words.percent(prevalence(split), 1),
-        }
-        for split, (normal, pneumonia) in CHEST_IMAGES.items()
-    )
 
 
 def by_rule(images: pd.DataFrame) -> pd.DataFrame:
@@ -87,25 +71,17 @@ def table(rows: pd.DataFrame, single: pd.DataFrame, metric: str = "accuracy") ->
         single: As from :func:`by_rule`: the 224 px models, one seed each.
         metric: ``"accuracy"`` or ``"balanced_accuracy"``.
     """
-    runs = [
-        (f"{tables.MODEL_NAMES[model]}, 28 px", method, _price(group, metric), group)
-        for (model, method), group in _groups(rows, ["model", "method"])
-    ]
-    for method, group in single.groupby("method", sort=False):
-        value = group.set_index("rule")[metric]
-        price = Interval(value["prior-corrected"] - value["0.5"], math.nan, math.nan, 1)
-        runs.append((f"{tables.MODEL_NAMES['paper_cnn']}, 224 px", method, price, group))
-    printed = [
-        {"Network": words.capital(network), "Model": tables.METHOD_NAMES[method]}
-        | {
-            RULES[rule]: f"{mean:.3f}"
-            for rule, mean in group.groupby("rule")[metric].mean().items()
-        }
-        | {"Price of 0.5": words.change(price)}
-        for network, method, price, group in runs
-    ]
-    columns = ["Network", "Model", *RULES.values(), "Price of 0.5"]
-    return pd.DataFrame(printed, columns=columns).fillna(words.DASH)
+    columns = {"Network": ("model", words.capital), "Model": ("method", tables.METHOD_NAMES)}
+    columns |= {name: (rule, ".3f") for rule, name in RULES.items()}
+    columns["Price of 0.5"] = ("price", words.change)
+    single = single.assign(model="paper_cnn", size=224, seed=0)
+    known = pd.concat([rows.assign(size=28), single] if len(rows) else [single])
+    found = []
+    for (model, size, method), group in known.groupby(["model", "size", "method"], sort=False):
+        head = {"model": f"{tables.MODEL_NAMES[model]}, {size} px", "method": method}
+        means = group.groupby("rule")[metric].mean().reindex(list(RULES))
+        found.append(head | dict(means) | {"price": _price(group, metric)})
+    return words.printed(pd.DataFrame(found, columns=["model", "method", *RULES, "price"]), columns)
 
 
 def facts(rows: pd.DataFrame) -> dict[str, object]:
@@ -119,8 +95,9 @@ def facts(rows: pd.DataFrame) -> dict[str, object]:
         ``price`` of 0.5 to the baseline's accuracy with its interval. Each behind ``shift_``.
     """
     found = {f"shift_{split}": 100 * prevalence(split) for split in ("train", "test")}
-    baseline = rows[rows["method"] == "baseline"] if len(rows) else rows
-    for model, group in _groups(baseline, "model"):
+    if rows.empty:
+        return found
+    for model, group in rows[rows["method"] == "baseline"].groupby("model", sort=False):
         found[f"shift_price_{model}"] = words.change(_price(group, "accuracy"))
     return found
 
@@ -138,17 +115,17 @@ def figure(rows: pd.DataFrame) -> Figure:
     for column, model in enumerate(NETWORKS):
         first = ax = figure.add_subplot(grid[1, column], sharey=first)
         ax.set_title(words.capital(f"{tables.MODEL_NAMES[model]}, 28 px"))
-        mine = rows[rows["model"] == model] if len(rows) else rows
+        mine = tables.of_model(rows, model)
         if mine.empty:
-            say_empty(ax)
+            style.say_empty(ax)
             continue
         _rules(ax, mine)
         if column == 0:
             ax.set_ylabel("Test accuracy")
         else:
             ax.tick_params(labelleft=False)
-    handles = [Line2D([], [], color=COLORS[name], marker="o", label=name) for name in METHODS]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    marks = {name: {"color": COLORS[name], "marker": "o"} for name in METHODS}
+    style.legend(figure, marks, "outside lower center", ncols=3)
     return figure
 
 
@@ -160,8 +137,7 @@ def _shares(ax: Axes) -> None:
     bold = {"va": "center", "color": "white", "fontweight": "bold"}
     for each, share in zip(place, shares, strict=True):
         ax.annotate(f"{100 * share:.1f} % pneumonia", (0.015, each), **bold)
-    ax.set_yticks(place, [SPLITS[split].capitalize() for split in CHEST_IMAGES])
-    ax.set_ylim(len(shares) - 0.5, -0.5)
+    style.rows(ax, [tables.SPLIT_NAMES[split].capitalize() for split in CHEST_IMAGES])
     ax.set_xlim(0, 1)
     ax.grid(visible=False)
     ax.set_title("Share of pneumonia in the chest data")
@@ -180,10 +156,6 @@ def _rules(ax: Axes, rows: pd.DataFrame) -> None:
     ax.set_xticks(range(len(RULES)), names, fontsize=8.5)
     ax.set_xlim(-0.5, len(RULES) - 0.5)
     ax.grid(axis="x", visible=False)
-
-
-def _groups(rows: pd.DataFrame, by: str | list[str]) -> object:
-    return () if rows.empty else rows.groupby(by, sort=False)
 
 
 def _price(rows: pd.DataFrame, metric: str) -> PairedDifference:

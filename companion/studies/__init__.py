@@ -10,8 +10,6 @@ from importlib import import_module
 
 from varreg.lab.runs import RunSpec
 
-__all__ = ["PREDICTED", "REPRODUCTION", "ROBUSTNESS", "STUDIES", "WHEN", "specs"]
-
 REPRODUCTION = (
     "chest_paper",
     "chest",
@@ -37,11 +35,12 @@ ROBUSTNESS = ("rivals",)
 """Studies that record corrupted images and the last epoch, too."""
 
 
-def specs(study: str) -> list[RunSpec]:
+def specs(study: str, **fields: object) -> list[RunSpec]:
     """List the runs of a study, the most important first.
 
     Args:
         study: One of :data:`STUDIES`.
+        fields: Only the runs with these values of their fields.
 
     Returns:
         Its runs, seed by seed, so that a study that was stopped is balanced.
@@ -53,4 +52,5 @@ def specs(study: str) -> list[RunSpec]:
     """
     if study not in STUDIES:
         raise ValueError(f"study is {study!r}; allowed are {', '.join(STUDIES)}")
-    return import_module(f"companion.studies.{study}").specs()
+    listed = import_module(f"companion.studies.{study}").specs()
+    return [spec for spec in listed if fields.items() <= vars(spec).items()]

@@ -14,16 +14,6 @@ from companion.studies.chest_paper import KERAS
 from varreg.lab.runs import RunSpec
 from varreg.loss import PUBLISHED
 
-__all__ = [
-    "ALTERNATIVES",
-    "AS_RELEASED",
-    "LEARNING_RATES",
-    "SEEDS",
-    "Alternative",
-    "keys",
-    "specs",
-]
-
 SEEDS = range(5)
 AS_RELEASED = "as released"
 LEARNING_RATES = {"released": KERAS["learning_rate"], "paper": 1e-3}
@@ -115,7 +105,7 @@ def keys(alternative: Alternative, rate: str = "released") -> list[str]:
     Returns:
         Empty for an alternative that is a learning rate itself, with the paper's.
     """
-    return [spec.key for spec, its, base in _runs() if (its, base) == (alternative, rate)]
+    return [spec.key for spec, *of in _runs() if of == [alternative, rate]]
 
 
 def specs() -> list[RunSpec]:

@@ -1,10 +1,7 @@
 """Chest images at 28 px: the sound version of Tables I and II, with paired seeds."""
 
-from companion.studies.grid import DATASETS, MODELS, best_weight_above_zero
+from companion.studies.grid import DATASETS, MODELS, paired_methods
 from varreg.lab.runs import RunSpec
-from varreg.loss import PUBLISHED
-
-__all__ = ["SEEDS", "specs"]
 
 SEEDS = range(20)
 
@@ -15,13 +12,7 @@ def specs() -> list[RunSpec]:
     The weight of the method ``"tuned"`` is the best above zero.
     """
     methods = {
-        model: {
-            "baseline": {},
-            "penalized": PUBLISHED,
-            "tuned": {"variance_weight": best_weight_above_zero("pneumoniamnist", model)},
-            "augmented": {},
-        }
-        for model in MODELS
+        model: paired_methods("pneumoniamnist", model) | {"augmented": {}} for model in MODELS
     }
     return [
         RunSpec(

@@ -7,8 +7,6 @@ early stopping on the total loss over the 16 validation images.
 from varreg.lab.runs import RunSpec
 from varreg.loss import PUBLISHED
 
-__all__ = ["KERAS", "SEEDS", "specs"]
-
 SEEDS = range(3)
 
 KERAS = {

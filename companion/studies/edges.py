@@ -8,8 +8,6 @@ network of 3x3 kernels loses what spans two blocks.
 from companion.studies.grid import DATASETS, MODELS
 from varreg.lab.runs import RunSpec
 
-__all__ = ["SEEDS", "specs"]
-
 SEEDS = range(10)
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from companion.studies.rivals_tuning import DATASETS
 from varreg.lab.runs import RunSpec
 
-__all__ = ["DRAWS", "METHODS", "SEEDS", "SHARES", "epochs", "settings", "specs"]
-
 STUDY = "few_images"
 SEEDS = range(10)
 DRAWS = 5

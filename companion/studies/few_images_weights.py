@@ -10,8 +10,6 @@ from companion.studies.few_images import SHARES, epochs
 from companion.studies.rivals_tuning import CANDIDATES, DATASETS, SEEDS
 from varreg.lab.runs import RunSpec
 
-__all__ = ["METHODS", "specs"]
-
 STUDY = "few_images_weights"
 METHODS = {"tuned": "variance_weight", "self_setting": "strength"}
 """With the setting that is varied."""

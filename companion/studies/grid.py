@@ -13,16 +13,7 @@ import pandas as pd
 
 from varreg.lab.ledger import Ledger
 from varreg.lab.runs import MissingRunsError, RunSpec
-
-__all__ = [
-    "DATASETS",
-    "PAPER_GRID",
-    "SEEDS",
-    "WEIGHTS",
-    "best_weight_above_zero",
-    "mean_scores",
-    "specs",
-]
+from varreg.loss import PUBLISHED
 
 SEEDS = range(100, 105)
 """Apart from those of ``chest`` and ``skin``, which use what is chosen with these."""
@@ -48,34 +39,25 @@ MODELS = ("paper_cnn", "small_cnn")
 
 def specs() -> list[RunSpec]:
     """List the runs, seed by seed: first the wide range, then the paper's twelve."""
-    wide = [
-        RunSpec(
-            study="grid",
-            method="penalized" if weight else "baseline",
-            model=model,
-            seed=seed,
-            variance_weight=weight,
-            **settings,
-        )
-        for seed in SEEDS
-        for settings in DATASETS.values()
-        for model in MODELS
-        for weight in WEIGHTS
-    ]
+    wide = [(model, {"variance_weight": weight}) for model in MODELS for weight in WEIGHTS]
     twelve = [
-        RunSpec(
-            study="grid",
-            method="penalized",
-            model="paper_cnn",
-            seed=seed,
-            **dict(zip(PAPER_GRID, values, strict=True)),
-            **settings,
-        )
-        for seed in SEEDS
-        for settings in DATASETS.values()
+        ("paper_cnn", dict(zip(PAPER_GRID, values, strict=True)))
         for values in product(*PAPER_GRID.values())
     ]
-    return wide + twelve
+    return [
+        RunSpec(
+            study="grid",
+            method="penalized" if setting["variance_weight"] else "baseline",
+            model=model,
+            seed=seed,
+            **data,
+            **setting,
+        )
+        for search in (wide, twelve)
+        for seed in SEEDS
+        for data in DATASETS.values()
+        for model, setting in search
+    ]
 
 
 def mean_scores(dataset: str, model: str, results: str | None = None) -> pd.Series:
@@ -115,3 +97,9 @@ def best_weight_above_zero(dataset: str, model: str, results: str | None = None)
     """
     scores = mean_scores(dataset, model, results)
     return float(scores[scores.index > 0].idxmin())
+
+
+def paired_methods(dataset: str, model: str) -> dict[str, dict[str, object]]:
+    """Methods of a paired study with their settings: as published, and the best weight above 0."""
+    best = best_weight_above_zero(dataset, model)
+    return {"baseline": {}, "penalized": PUBLISHED, "tuned": {"variance_weight": best}}

@@ -8,8 +8,6 @@ gradient.
 from companion.studies.grid import DATASETS
 from varreg.lab.runs import RunSpec
 
-__all__ = ["FAMILIES", "LAMBDAS", "RATIO", "SEEDS", "specs"]
-
 SEEDS = range(3)
 LAMBDAS = (0.25, 1.0, 4.0)
 RATIO = 1.0

@@ -9,8 +9,6 @@ from __future__ import annotations
 from companion.studies.few_images import METHODS, settings
 from varreg.lab.runs import RunSpec
 
-__all__ = ["NETWORKS", "SEEDS", "specs"]
-
 STUDY = "networks"
 SEEDS = range(10)
 NETWORKS = (

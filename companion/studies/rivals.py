@@ -17,8 +17,6 @@ from companion.studies.rivals_tuning import (
 from varreg.lab.runs import MissingRunsError, RunSpec
 from varreg.loss import PUBLISHED
 
-__all__ = ["SEEDS", "block_specs", "specs"]
-
 STUDY = "rivals"
 SEEDS = range(20)
 
@@ -34,11 +32,12 @@ def block_specs(block: Block, results: str | None = None) -> list[RunSpec] | Non
         return None
     others = dict.fromkeys(reference(block, method) for method in block.methods)
     settings = [(name, 0.0) for name in others] + [(m, s) for m, s in strengths.items() if s]
+    published = {"model": block.model, **DATASETS[block.dataset], **PUBLISHED}
     found = []
     for seed in SEEDS:
         found += [tuned(STUDY, block, name, strength, seed) for name, strength in settings]
         if not block.augment:
-            found.append(_published(block, seed))
+            found.append(RunSpec(study=STUDY, method="penalized", seed=seed, **published))
     return list(dict.fromkeys(found))
 
 
@@ -48,20 +47,9 @@ def specs() -> list[RunSpec]:
     Raises:
         MissingRunsError: If that is none.
     """
-    blocks = [block_specs(block) for block in BLOCKS]
-    if all(block is None for block in blocks):
+    listed = [spec for block in BLOCKS for spec in block_specs(block) or ()]
+    if not listed:
         raise MissingRunsError(
             "no block of rivals_tuning is recorded; run: python -m companion run rivals_tuning"
         )
-    return list(dict.fromkeys(spec for block in blocks if block is not None for spec in block))
-
-
-def _published(block: Block, seed: int) -> RunSpec:
-    return RunSpec(
-        study=STUDY,
-        method="penalized",
-        model=block.model,
-        seed=seed,
-        **DATASETS[block.dataset],
-        **PUBLISHED,
-    )
+    return list(dict.fromkeys(listed))

@@ -7,27 +7,12 @@ spaced on a log scale over the range that its scale suggests, and *off*, its ref
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import pandas as pd
 
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
 from varreg.lab.runs import RunSpec
-
-__all__ = [
-    "BLOCKS",
-    "CANDIDATES",
-    "DATASETS",
-    "SEEDS",
-    "Block",
-    "block_specs",
-    "chosen_strengths",
-    "mean_scores",
-    "reference",
-    "specs",
-    "tuned",
-]
 
 STUDY = "rivals_tuning"
 
@@ -82,8 +67,6 @@ CANDIDATES = {
 MAIN = tuple(CANDIDATES)[:11]
 """The methods that are also tried with augmentation, on all data sets and networks."""
 
-OVER_VIEWS = ("view_variance", "logit_view_variance")
-
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -117,8 +100,8 @@ BLOCKS = (
     Block("adrenalmnist3d", MAIN),
     Block("pneumoniamnist", MAIN, model="small_cnn_norm"),
     Block("pneumoniamnist", MAIN, model="small_cnn_wide"),
-    Block("pneumoniamnist", tuple(name for name in _ALL if name not in MAIN)),
-    Block("ham10000", tuple(name for name in _ALL if name not in MAIN)),
+    Block("pneumoniamnist", _ALL[len(MAIN) :]),
+    Block("ham10000", _ALL[len(MAIN) :]),
 )
 """The most telling first."""
 
@@ -141,26 +124,19 @@ def tuned(study: str, block: Block, method: str, strength: float, seed: int) -> 
 
 def block_specs(block: Block) -> list[RunSpec]:
     """The runs that choose the strengths of a block, seed by seed; what is off comes first."""
-    off = dict.fromkeys(reference(block, method) for method in block.methods)
+    off = [(name, 0.0) for name in dict.fromkeys(reference(block, m) for m in block.methods)]
+    on = [(name, strength) for name in block.methods for strength in CANDIDATES[name]]
     return [
-        *(tuned(STUDY, block, name, 0.0, seed) for seed in SEEDS for name in off),
-        *(
-            tuned(STUDY, block, name, strength, seed)
-            for seed in SEEDS
-            for name in block.methods
-            for strength in CANDIDATES[name]
-        ),
+        tuned(STUDY, block, name, strength, seed)
+        for tried in (off, on)
+        for seed in SEEDS
+        for name, strength in tried
     ]
 
 
 def specs() -> list[RunSpec]:
     """List the runs, block by block."""
-    return list(dict.fromkeys(_every()))
-
-
-def _every() -> Iterator[RunSpec]:
-    for block in BLOCKS:
-        yield from block_specs(block)
+    return list(dict.fromkeys(spec for block in BLOCKS for spec in block_specs(block)))
 
 
 def mean_scores(block: Block, results: str | None = None) -> pd.Series | None:
@@ -169,16 +145,12 @@ def mean_scores(block: Block, results: str | None = None) -> pd.Series | None:
     ``None`` where one of the runs is not recorded yet.
     """
     runs = Ledger(STUDY, results).runs()
-    wanted = {spec.key: spec for spec in block_specs(block)}
+    wanted = [spec.key for spec in block_specs(block)]
     if runs.empty or not set(wanted) <= set(runs["key"]):
         return None
-    scores = runs.set_index("key")["val_cross_entropy"]
-    rows = [
-        (spec.method, max(spec.variance_weight, spec.strength), scores[key])
-        for key, spec in wanted.items()
-    ]
-    table = pd.DataFrame(rows, columns=["method", "strength", "score"])
-    return table.groupby(["method", "strength"])["score"].mean()
+    mine = runs.set_index("key").loc[wanted]
+    strength = mine[["variance_weight", "strength"]].max(axis=1)
+    return mine["val_cross_entropy"].groupby([mine["method"], strength]).mean()
 
 
 def chosen_strengths(block: Block, results: str | None = None) -> dict[str, float] | None:

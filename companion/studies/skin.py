@@ -1,10 +1,7 @@
 """Skin images at 28 px: the sound version of Tables III and IV, with paired seeds."""
 
-from companion.studies.grid import DATASETS, MODELS, best_weight_above_zero
+from companion.studies.grid import DATASETS, MODELS, paired_methods
 from varreg.lab.runs import RunSpec
-from varreg.loss import PUBLISHED
-
-__all__ = ["SEEDS", "SPLITS", "specs"]
 
 SEEDS = range(20)
 SPLITS = ("paper", "lesion")
@@ -15,14 +12,7 @@ def specs() -> list[RunSpec]:
 
     The weight, the best above zero, is chosen on the split by lesion and used for both.
     """
-    methods = {
-        model: {
-            "baseline": {},
-            "penalized": PUBLISHED,
-            "tuned": {"variance_weight": best_weight_above_zero("ham10000", model)},
-        }
-        for model in MODELS
-    }
+    methods = {model: paired_methods("ham10000", model) for model in MODELS}
     return [
         RunSpec(
             study="skin",

@@ -7,8 +7,6 @@ from companion.studies.chest_paper import KERAS
 from varreg.lab.runs import RunSpec
 from varreg.loss import PUBLISHED
 
-__all__ = ["SEEDS", "specs"]
-
 SEEDS = range(10)
 METHODS = {"baseline": {}, "penalized": PUBLISHED}
 

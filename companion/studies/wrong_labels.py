@@ -8,8 +8,6 @@ from __future__ import annotations
 from companion.studies.few_images import METHODS, settings
 from varreg.lab.runs import RunSpec
 
-__all__ = ["SEEDS", "SHARES", "specs"]
-
 STUDY = "wrong_labels"
 SEEDS = range(10)
 SHARES = (0.1, 0.2, 0.4)

@@ -7,12 +7,18 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from companion.records import Evidence
+
 PENALTY = {
     "baseline": (0.0, 1.0, 1.0),
     "penalized": (0.01, 0.2, 0.5),
     "tuned": (100.0, 1.0, 1.0),
     "augmented": (0.0, 1.0, 1.0),
 }
+EMPTY = pd.DataFrame()
+#: Shifts of the test cross-entropy by method, for `study`.
+HELPS = {"baseline": 0.0, "penalized": -0.05, "tuned": -0.1, "augmented": -0.02}
+HARMS = {"baseline": 0.0, "penalized": 0.05, "tuned": 0.1, "augmented": -0.02}
 METRICS = ("cross_entropy", "accuracy", "auroc", "balanced_accuracy", "ece")
 
 
@@ -100,3 +106,8 @@ def curves(runs, epochs=3):
         }
         rows.append({"key": key, "epoch": epoch} | values)
     return pd.DataFrame(rows)
+
+
+def records(**runs):
+    """Recorded runs by study, each with an epoch table."""
+    return {name: Evidence(rows, curves(rows), live=False) for name, rows in runs.items()}

@@ -1,23 +1,16 @@
 import re
 from html.parser import HTMLParser
 
-import pandas as pd
 import pytest
 
 from companion import claim_tables, claims, published, verdicts
-from companion.records import Evidence
 from companion.rules import Part, rules
-from tests.companion.synthetic import curves, study
-
-EMPTY = pd.DataFrame()
-HELPS = {"baseline": 0.0, "penalized": -0.05, "tuned": -0.1, "augmented": -0.02}
+from tests.companion.synthetic import EMPTY, HELPS, records, study
 
 
 @pytest.fixture(scope="module")
 def judgements():
-    runs = study(HELPS)
-    records = {"chest": Evidence(runs, curves(runs), live=False)}
-    return claims.judge(records)
+    return claims.judge(records(chest=study(HELPS)))
 
 
 class Balance(HTMLParser):
@@ -58,11 +51,8 @@ def test_every_claim_has_a_row_with_all_that_is_promised(judgements):
 
 
 def test_both_verdicts_stand_in_the_row(judgements):
-    (line,) = (
-        claim_tables.show_claims([judgement]).data
-        for judgement in judgements
-        if judgement.claim.id == "chest-accuracy"
-    )
+    (judgement,) = (each for each in judgements if each.claim.id == "chest-accuracy")
+    line = claim_tables.show_claims([judgement]).data
     assert line.count('class="verdict partly"') == 2
     assert "<summary>best weight above 0</summary>" in line
 
@@ -135,7 +125,7 @@ def test_a_caveat_that_is_not_met_is_no_failure():
 def test_tables_agree_with_the_claims(experiment):
     """The tables of the notebooks and the centre of the book give the same verdicts."""
     runs = study(HELPS, models=["paper_cnn"])
-    judged = claims.judge({f"{experiment}_paper": Evidence(runs, curves(runs), live=False)})
+    judged = claims.judge(records(**{f"{experiment}_paper": runs}))
     mine = {
         kind: [
             judgement

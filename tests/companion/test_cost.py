@@ -2,16 +2,28 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from companion import cost, words
+from companion import words
+from companion.cost import figures, summary
+from companion.cost import recordings as cost
 from companion.cost.growth import fit_growth, fitted
 from companion.cost.recordings import QUESTIONS, Spread
-from companion.cost.tables import TABLES
-from companion.tables import to_html
-from tests.companion.synthetic_cost import CPU, GPU, MADE, growth, overhead, record, record_all
+from companion.cost.tables import MEMORY, STEPS, table
+from tests.companion.notebooks import NOTEBOOKS, run
+from tests.companion.synthetic_cost import (
+    CPU,
+    GPU,
+    MADE,
+    growth,
+    overhead,
+    record,
+    record_all,
+    throughput,
+)
 from varreg.lab.ledger import LedgerError
 
 
@@ -38,7 +50,9 @@ def test_the_questions_are_those_that_the_benchmarks_record():
         pytest.skip("the benchmarks are not beside the tests")
     text = "".join(file.read_text() for file in folder.glob("*.py"))
     recorded = {name for name in QUESTIONS if f'record("{name}"' in text}
-    assert recorded == set(QUESTIONS) == set(MADE) == {question for question, _ in TABLES.values()}
+    page = (NOTEBOOKS / "10_cost.ipynb").read_text("utf-8")
+    printed = {name for name in QUESTIONS if f'table(recorded[\\"{name}\\"]' in page}
+    assert recorded == set(QUESTIONS) == set(MADE) == printed
     assert text.count('record("') == len(QUESTIONS)
 
 
@@ -55,8 +69,8 @@ def test_every_recording_of_a_device_counts(tmp_path):
         "seconds": Spread((1.0, 4.0, 3.0)),
         "recordings": 3,
     }
-    table = cost.table("project", {"project": [cpu]})
-    assert table.iloc[0].tolist() == ["make book", "3 s (1 s to 4 s)", "3"]
+    printed = table([cpu], {"Command": "command", "Time": ("seconds", ".0f")})
+    assert printed.iloc[0].tolist() == ["make book", "3 (1 to 4)", "3"]
     assert cost.source([cpu]).endswith("3 recordings, 2026-01-01.* ")
 
 
@@ -92,7 +106,7 @@ def test_a_spread_is_the_median_with_the_lowest_and_the_highest(values, ends, te
     assert Spread(values, *ends).text() == text
 
 
-def test_the_ends_of_a_bootstrap_are_never_shown(tmp_path):
+def test_the_ends_of_a_bootstrap_are_never_shown(tmp_path, monkeypatch):
     """Version 0.2.0 recorded them, of three to eight hundred turns."""
     for question, old in (("overhead", "ratio"), ("throughput", "ratio"), ("ensemble", "gain")):
         rows = [
@@ -103,22 +117,21 @@ def test_the_ends_of_a_bootstrap_are_never_shown(tmp_path):
         note = "x; medians of 3 turns with 95 % bootstrap intervals"
         record(tmp_path, question, rows, note=note)
     found = cost.gather(tmp_path)
-    printed = [cost.table(name, found).to_string() for name in TABLES]
-    printed += [cost.source(found["ensemble"]), *cost.facts(found).values()]
+    shown, facts = run("10_cost", tmp_path, monkeypatch)
+    printed = [each.to_csv() for each in shown]
+    printed += [cost.source(found["ensemble"]), *facts.values()]
     for text in printed:
         assert not set(text.replace("[", " ").split()) & {"77.7", "88.8"}
         assert "bootstrap" not in text
     assert "medians of 3 turns." in cost.source(found["ensemble"])
     record(tmp_path, "ensemble", MADE["ensemble"](), note="x; medians of 3 turns")
     assert cost.source(cost.read("ensemble", tmp_path)).count("medians of 3 turns") == 1
-    assert "[" not in printed[0]
+    assert "[" not in "".join(printed)
 
 
 def test_a_wrong_question_and_a_damaged_ledger_are_refused(tmp_path):
     with pytest.raises(ValueError, match="'overheads'; allowed are overhead, bandwidth"):
         cost.read("overheads", tmp_path)
-    with pytest.raises(ValueError, match="'overhead'; allowed are steps, memory"):
-        cost.table("overhead", {})
     record(tmp_path, "project", [{"command": "make book", "seconds": 1.0}])
     with (tmp_path / "benchmarks" / "project" / "runs.csv").open("a") as file:
         file.write("cut")
@@ -193,9 +206,10 @@ def test_what_cannot_be_fitted_is_refused(values, seconds, said):
 def test_every_recording_has_a_curve(tmp_path):
     for exponent in (0.9, 1.1, 1.05):
         record(tmp_path, "growth", growth(exponent=exponent))
-    table = cost.table("growth", cost.gather(tmp_path)).set_index("Quantity")
-    assert table.loc["Features", "Exponent"] == "1.05 (0.90 to 1.10)"
-    assert set(table["Recordings"]) == {"3"}
+    features = next(
+        line for line in fitted(cost.read("growth", tmp_path)[0]) if line["quantity"] == "features"
+    )
+    assert (f"{features['exponent']:.2f}", features["recordings"]) == ("1.05 (0.90 to 1.10)", 3)
 
 
 def test_each_quantity_is_fitted(tmp_path):
@@ -208,24 +222,35 @@ def test_each_quantity_is_fitted(tmp_path):
 # ---------------------------------------------------------------- tables
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_every_table_names_the_device_only_where_there_are_several(name, on_both):
-    alone = {question: found[:1] for question, found in on_both.items()}
-    one, two = cost.table(name, alone), cost.table(name, on_both)
-    assert "Device" not in one
-    assert two["Device"].tolist() == [f"{CPU}, 2 threads"] * len(one) + [GPU] * len(one)
-    assert set(two["Recordings"]) == {"1"}
-    assert not two.isna().any(axis=None)
-    empty = cost.table(name, {question: [] for question in QUESTIONS})
-    assert "No run is recorded yet" in to_html(empty)
+@pytest.mark.parametrize("devices", [(), (CPU,), (CPU, GPU)])
+def test_the_chapter_names_the_device_only_where_there_are_several(devices, tmp_path, monkeypatch):
+    for device in devices:
+        record_all(tmp_path, device)
+    (hardware, *found), facts = run("10_cost", tmp_path, monkeypatch)
+    assert hardware.empty == (not devices)
+    assert len(found) == 10
+    for each in found:
+        assert each.empty == (not devices)
+        assert not each.isna().any(axis=None)
+        assert set(each.get("Recordings", ())) == ({"1"} if devices else set())
+        names = [name for name in (f"{CPU}, 2 threads", GPU) for _ in range(len(each) // 2)]
+        assert each.get("Device", pd.Series()).tolist() == (names if len(devices) > 1 else [])
+    named = [words.DASH, f"{CPU}, 2 threads", f"{CPU}, 2 threads and {GPU}"][len(devices)]
+    assert facts.pop("cost_devices") == named
+    assert facts.pop("cost_gpus") == (GPU if GPU in devices else "none")
+    assert len(facts) == 19
+    for name, text in facts.items():
+        assert (text == words.DASH) == (not devices), name
+        several = f" on {CPU}, 2 threads and " in text and text.endswith(f" on {GPU}")
+        assert several == (len(devices) > 1), name
 
 
 def test_overhead_shows_milliseconds_without_and_ratios_with(on_cpu):
-    table = cost.table("steps", on_cpu).set_index("Penalty")
-    column = table["ResNet-18, 64 px, batch 32"]
+    steps = table(on_cpu["overhead"], STEPS).set_index("Penalty")
+    column = steps["ResNet-18, 64 px, batch 32"]
     assert column["no penalty"] == "10.00 ms"
     assert column["DeCov"] == "1.300 [1.250, 1.350]"
-    memory = cost.table("memory", on_cpu).set_index("Penalty")
+    memory = table(on_cpu["overhead"], MEMORY).set_index("Penalty")
     assert memory.loc[["no penalty", "DeCov"], "ResNet-18, 64 px, batch 32"].tolist() == [
         "20.0 MB",
         "1.200",
@@ -236,12 +261,14 @@ def test_networks_that_differ_between_devices_have_columns_of_their_own(tmp_path
     record(tmp_path, "overhead", overhead())
     larger = [row | {"pixels": 224} for row in overhead() if row["model"] == "resnet18"]
     record(tmp_path, "overhead", larger, device=GPU)
-    table = cost.table("steps", cost.gather(tmp_path))
-    assert table["ResNet-18, 224 px, batch 32"].tolist()[: len(table) // 2] == ["\u2013"] * 7
+    steps = table(cost.read("overhead", tmp_path), STEPS)
+    assert steps["ResNet-18, 224 px, batch 32"].tolist()[: len(steps) // 2] == ["\u2013"] * 7
 
 
-def test_growth_is_printed_with_units_and_without_a_signed_zero(on_cpu):
-    table = cost.table("growth", on_cpu).set_index("Quantity")
+def test_growth_is_printed_with_units_and_without_a_signed_zero(tmp_path, monkeypatch):
+    record_all(tmp_path)
+    found, _ = run("10_cost", tmp_path, monkeypatch)
+    table = next(each for each in found if "Exponent" in each).set_index("Quantity")
     assert table["Exponent"].to_dict() == {
         "Images in a batch": "1.00",
         "Features": "1.00",
@@ -261,7 +288,7 @@ def test_growth_is_printed_with_units_and_without_a_signed_zero(on_cpu):
 
 
 def test_facts_hold_what_was_recorded(on_cpu):
-    assert cost.facts(on_cpu) == {
+    assert summary.facts(on_cpu) == {
         "cost_devices": f"{CPU}, 2 threads",
         "cost_gpus": "none",
         "cost_step_all": "1.020 times (single recordings: 1.020)",
@@ -291,24 +318,8 @@ def test_facts_hold_what_was_recorded(on_cpu):
 def test_facts_are_medians_over_networks_and_all_single_recordings(tmp_path):
     for ratio in (1.1, 1.0, 1.02):
         record(tmp_path, "overhead", overhead(ratio=ratio))
-    told = cost.facts(cost.gather(tmp_path))
+    told = summary.facts(cost.gather(tmp_path))
     assert told["cost_step_all"] == "1.020 times (single recordings: 1.000 to 1.100)"
-
-
-def test_every_fact_names_the_device_where_there_are_several(on_both):
-    told = cost.facts(on_both)
-    assert told.pop("cost_gpus") == GPU
-    assert told.pop("cost_devices") == f"{CPU}, 2 threads and {GPU}"
-    for name, text in told.items():
-        assert f" on {CPU}, 2 threads and " in text, name
-        assert text.endswith(f" on {GPU}"), name
-
-
-def test_without_a_recording_every_fact_is_a_dash(on_cpu):
-    told = cost.facts({})
-    assert set(told) == set(cost.facts(on_cpu))
-    assert told.pop("cost_gpus") == "none"
-    assert set(told.values()) == {words.DASH}
 
 
 def test_the_source_of_a_section_names_hardware_recordings_and_settings(on_both, tmp_path):
@@ -350,3 +361,113 @@ def test_step_ratios_compare_within_a_recording(tmp_path):
     for spread in against.values():
         assert spread.values == pytest.approx((1.1 / 1.2,) * 2)
     assert cost.step_ratios(found, "none of these") == {}
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_overhead_has_a_panel_a_network_and_a_dot_a_penalty(on_cpu):
+    axes = figures.overhead(on_cpu["overhead"]).axes
+    titles = [ax.get_title(loc="left") for ax in axes]
+    assert titles == [
+        "small CNN,\n28 px, batch 128",
+        "ResNet-18,\n64 px, batch 32",
+        "paper's network,\n224 px, batch 32",
+    ]
+    rows = on_cpu["overhead"][0].rows
+    shown = rows[(rows["model"] == "resnet18") & (rows["penalty"] != cost.PLAIN)]
+    one, *rest = axes[1].lines
+    assert one.get_xdata() == [1, 1]
+    dots = rest[2::3]
+    assert [line.get_xdata()[0] for line in dots] == shown["ratio"].tolist()
+    assert [line.get_markerfacecolor() == "white" for line in dots] == [
+        "again" in penalty for penalty in shown["penalty"]
+    ]
+    colors = [line.get_color() for line in dots]
+    assert colors[0] == colors[1] not in colors[2:]
+
+
+def test_overhead_shows_every_recording_and_the_median(tmp_path):
+    for ratio in (1.1, 1.0, 1.02):
+        record(tmp_path, "overhead", overhead(ratio=ratio))
+    ax = figures.overhead(cost.read("overhead", tmp_path)).axes[0]
+    bar, single, dot = ax.lines[1:4]
+    assert list(bar.get_xdata()) == [1.0, 1.1]
+    assert list(single.get_xdata()) == [1.1, 1.0, 1.02]
+    assert list(dot.get_xdata()) == [1.02]
+
+
+def test_a_penalty_that_was_measured_later_stands_with_its_network(tmp_path):
+    record(tmp_path, "overhead", overhead())
+    later = [row | {"penalty": "a new one"} for row in overhead() if row["penalty"] == "DeCov"]
+    record(tmp_path, "overhead", [*overhead(), *later])
+    axes = figures.overhead(cost.read("overhead", tmp_path)).axes
+    assert [len(ax.lines) for ax in axes] == [1 + 3 * 7] * 3  # the line at 1; a bar, marks, a dot
+    assert axes[0].get_yticklabels()[-1].get_text() == "a new one"
+
+
+def test_overhead_leaves_out_what_a_device_has_not_measured(tmp_path):
+    record(tmp_path, "overhead", overhead())
+    record(tmp_path, "overhead", overhead()[:7], device=GPU)
+    figure = figures.overhead(cost.read("overhead", tmp_path))
+    figure.canvas.draw()
+    assert [ax.axison for ax in figure.axes] == [True] * 4 + [False] * 2
+
+
+def test_growth_draws_the_curve_through_the_points_and_names_its_exponent(tmp_path):
+    record(tmp_path, "growth", growth(exponent=1.5))
+    recordings = cost.read("growth", tmp_path)
+    axes = figures.growth(recordings).axes
+    titles = [ax.get_title(loc="left") for ax in axes]
+    assert titles == ["Exponent 1.50", "Exponent 1.50", "Exponent 1.50", "Exponent 0.00"]
+    curve, points = axes[1].lines
+    ends = [points.get_ydata()[0], points.get_ydata()[-1]]
+    assert curve.get_ydata()[[0, -1]] == pytest.approx(ends, rel=1e-3)
+    assert (axes[0].get_xscale(), axes[0].get_yscale()) == ("log", "log")
+
+
+def test_growth_says_which_quantity_was_not_measured(tmp_path):
+    rows = [row for row in growth() if row["quantity"] != "images"]
+    record(tmp_path, "growth", rows)
+    figure = figures.growth(cost.read("growth", tmp_path))
+    figure.canvas.draw()
+    words = [[text.get_text() for text in ax.texts] for ax in figure.axes]
+    assert words == [[], [], ["no runs to show"], []]
+
+
+def test_roofline_bends_where_both_bounds_meet_and_points_lie_under_it(on_cpu):
+    ax = figures.roofline(on_cpu["roofline"]).axes[0]
+    roof = ax.lines[0]
+    assert (roof.get_xdata()[1], roof.get_ydata()[1]) == (10, 100)  # 100 GFLOP/s, 10 GB/s
+    points = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [line.get_ydata()[0] for line in points] == pytest.approx([8, 80])
+    assert [text.get_text() for text in ax.texts] == [
+        "paper's network, 224 px\n80 % of the roof",
+        "small CNN, 28 px\n80 % of the roof",
+    ]
+
+
+def test_throughput_bars_are_as_long_as_recorded(on_cpu):
+    axes = figures.throughput(on_cpu["throughput"]).axes
+    widths = [[bar.get_width() for bar in ax.patches] for ax in axes]
+    assert widths == [[400, 100], [200, 100]]
+    assert [ax.texts[0].get_text() for ax in axes] == [
+        "4.0 times\n[3.9, 4.1]",
+        "2.0 times\n[1.9, 2.1]",
+    ]
+
+
+def test_throughput_bars_are_medians_with_the_range_of_all_recordings(tmp_path):
+    for loop in (2.5, 3.7, 3.0):
+        record(tmp_path, "throughput", throughput(loop=loop))
+    ax = figures.throughput(cost.read("throughput", tmp_path)).axes[0]
+    assert [bar.get_width() for bar in ax.patches] == [300, 100]
+    assert [text.get_text() for text in ax.texts] == ["3.0 times\n(2.5 to 3.7)"]
+    ends = ax.collections[0].get_segments()[0][:, 0]
+    assert ends == pytest.approx([250, 370])
+
+
+def test_memory_starts_at_zero_so_that_flat_looks_flat(on_cpu):
+    ax = figures.memory(on_cpu["larger_than_memory"]).axes[0]
+    assert ax.get_ylim()[0] == 0
+    assert list(ax.lines[0].get_ydata()) == [300, 305, 307]

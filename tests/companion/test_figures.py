@@ -1,27 +1,18 @@
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 
 import varreg
-from companion import figures, published, tables
+from companion import figures, published, sensitivity, style, tables
+from companion.studies import ambiguities
 from tests.companion.synthetic import curves, grid, row, study
+from tests.companion.test_sensitivity import made_up, repeated
 from varreg.lab import datasets
-
-matplotlib.use("Agg")
-plt = matplotlib.pyplot
 
 EMPTY = pd.DataFrame()
 RUNS = study({"baseline": 0.0, "penalized": -0.05, "tuned": -0.1}, seeds=3)
 PAPER = RUNS[RUNS["model"] == "paper_cnn"]
 METRICS = ["test_cross_entropy", "test_accuracy", "gap_accuracy"]
-
-
-@pytest.fixture(autouse=True)
-def _style_and_no_open_figures():
-    figures.use_style()
-    yield
-    plt.close("all")
 
 
 def drawn(runs):
@@ -32,27 +23,39 @@ def drawn(runs):
     wide, twelve = tables.split_grid(grid([(1.0, 1.0, 1.0)]) if len(runs) else runs)
     yield figures.learning_curves(mine, epochs, "baseline")
     yield figures.auroc_curves(mine, epochs)
-    yield figures.against_published(mine, published.select("chest"))
     yield figures.forest(found, METRICS, {("penalized", "test_accuracy"): 0.418})
     yield figures.comparison({"a": found, "b": found}, METRICS)
     yield figures.combinations(twelve)
     yield figures.weights(wide, ["cross_entropy", "auroc"], {"paper_cnn": 1.0})
     yield figures.picks(tables.pick_counts(wide))
     yield figures.recall(tables.recalls(mine))
+    seeds = mine["seed"].nunique() if len(mine) else 0
+    yield figures.sensitivity_forest(
+        sensitivity.effects(made_up(keep=lambda spec: spec.seed < seeds))
+    )
 
 
 @pytest.mark.parametrize("runs", [RUNS, RUNS[RUNS["seed"] == 0], EMPTY], ids=["3", "1", "0"])
 def test_every_figure_is_drawn_with_three_seeds_one_and_none(runs):
     for figure in drawn(runs):
         figure.canvas.draw()  # as saving would: lays out, renders
-        assert figure.axes
+        said = {text.get_text() for ax in figure.axes for text in ax.texts}
+        assert ("no runs to show" in said) == (not len(runs))
+
+
+@pytest.mark.parametrize("runs", [PAPER, EMPTY])
+def test_published_numbers_are_drawn_with_runs_and_without(runs):
+    accuracy = figures.against_published(runs, published.select("chest")).axes[0]
+    marks = [line.get_xdata()[0] for line in accuracy.lines if line.get_marker() in "XP"]
+    numbers = published.select("chest")
+    assert sorted(marks) == sorted(n.value for n in numbers if n.metric == "accuracy")
 
 
 def test_methods_keep_their_colours():
     figure = figures.recall(tables.recalls(PAPER))
     found = {text.get_text(): line.get_color() for text, line in legend(figure)}
-    assert found == {tables.METHOD_NAMES[m]: figures.COLORS[m] for m in set(PAPER["method"])}
-    shown = [figures.COLORS[method] for method in set(PAPER["method"])]
+    assert found == {tables.METHOD_NAMES[m]: style.COLORS[m] for m in set(PAPER["method"])}
+    shown = [style.COLORS[method] for method in set(PAPER["method"])]
     assert len(set(shown)) == len(shown)
 
 
@@ -114,12 +117,46 @@ def test_images_and_pairs():
 
 def test_front_page_writes_the_same_bytes_every_time(tmp_path, monkeypatch):
     monkeypatch.setattr(varreg, "__file__", str(tmp_path / "varreg" / "__init__.py"))
-    assert figures.front_page(plt.figure()) is None  # no checkout here
+    assert style.front_page(figures.forest(EMPTY, METRICS)) is None  # no checkout here
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "varreg"')
     (tmp_path / "book" / "_static").mkdir(parents=True)
     first, second = (
-        figures.front_page(figures.forest(tables.differences(RUNS, METRICS), METRICS)).read_bytes()
+        style.front_page(figures.forest(tables.differences(RUNS, METRICS), METRICS)).read_bytes()
         for _ in range(2)
     )
     assert first == second
     assert b"matplotlib" not in first
+
+
+def test_every_choice_is_labelled_and_drawn_where_it_is():
+    found = sensitivity.effects(made_up())
+    left, right, *_ = figures.sensitivity_forest(found).axes
+    chest = [each for each in ambiguities.ALTERNATIVES if each.experiment == "chest"]
+    labels = [label.get_text().replace("\n", " ") for label in left.get_yticklabels()]
+    assert labels[0] == ambiguities.AS_RELEASED
+    assert labels[1:] == [f"{each.topic}: {each.choice}" for each in chest[1:]]
+    marks = [line for line in right.lines if line.get_marker() == "o"]
+    means = [effect.mean for effect in found["effect"][: len(chest)]]
+    assert [line.get_xdata()[0] for line in marks] == pytest.approx(means)
+    assert left.yaxis_inverted()
+    assert left.get_ylim() == right.get_ylim()
+
+
+def test_better_side_follows_the_metric():
+    for metric, side in (("test_cross_entropy", -1), ("test_accuracy", 1)):
+        found = sensitivity.effects(made_up(), metric)
+        ax = figures.sensitivity_forest(found, metric).axes[1]
+        spans = [patch.get_x() + patch.get_width() / 2 for patch in ax.patches]
+        assert side * 5 == pytest.approx(max(spans, key=abs))
+
+
+def test_a_choice_that_changes_nothing_is_grey_and_says_so():
+    found = sensitivity.effects(repeated(made_up(), "25 for both", ambiguities.AS_RELEASED))
+    left, *_ = figures.sensitivity_forest(found).axes
+    place = found["choice"].tolist().index("25 for both")
+    (said,) = left.texts
+    assert (said.get_text(), said.xy[1]) == (sensitivity.SAME, place)
+    (mark,) = (
+        line for line in left.lines if line.get_marker() == "o" and line.get_ydata()[0] == place
+    )
+    assert mark.get_color() == "#999999"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
 from companion import limitations, tables, verdicts
-from tests.companion.synthetic import study
+from tests.companion.synthetic import EMPTY, study
 from varreg.lab.statistics import prediction_interval
 
-EMPTY = pd.DataFrame()
 RUNS = study({"baseline": 0.0, "penalized": -0.004}, seeds=5)
 PAIRS = [("penalized", "baseline")]
 FOUND = tables.differences(RUNS, ["test_accuracy", "test_cross_entropy"], PAIRS)

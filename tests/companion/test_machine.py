@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import varreg
-from companion.figures import style
+from companion import style
 from varreg.lab import machine
 
 

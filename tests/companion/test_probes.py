@@ -31,6 +31,11 @@ from varreg.lab.training import batches, predict
 # ---------------------------------------------------------------- units and their record
 
 
+def measured(probe, **setting):
+    """The row of a unit, and those that it found."""
+    return Unit(probe, tuple(setting.items())).execute()
+
+
 @pytest.mark.parametrize("probe", PROBES)
 def test_units_are_different_and_keep_their_keys(probe):
     listed = units(probe)
@@ -97,16 +102,10 @@ def test_norms_by_hand(small):
     data = small()
     row, details = units("norms")[1].execute()
     assert (row["variance_weight"], len(details)) == (0.01, 3)
-    spec = RunSpec(
-        study="x",
-        dataset="pneumoniamnist",
-        method="penalized",
-        model="paper_cnn",
-        seed=0,
-        variance_weight=0.01,
-        epochs=2,
+    settings = {"model": "paper_cnn", "variance_weight": 0.01, "seed": 0, "epochs": 2}
+    run = runs.train_run(
+        RunSpec(study="x", dataset="pneumoniamnist", method="penalized", **settings)
     )
-    run = runs.train_run(spec)
     assert run.fit.best_epoch == 2  # so the weights kept are those of the last look
     with torch.inference_mode():
         features = run.model.features(run.fit.scaling(data.val.images)).double().numpy()
@@ -130,7 +129,7 @@ def test_carried_weights_go_on_from_where_they_were(small, monkeypatch):
         return result
 
     monkeypatch.setattr(runs, "fit", watched)
-    row, details = Unit("carried", (("mode", "carried"), ("seed", 0))).execute()
+    row, details = measured("carried", mode="carried", seed=0)
     before, after = starts[2::2], starts[1:-1:2]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert [found["place"] for found in details] == list(range(1, 13))
@@ -140,7 +139,7 @@ def test_carried_weights_go_on_from_where_they_were(small, monkeypatch):
     assert right.mean() == pytest.approx(details[-1]["val_accuracy"])
 
     starts.clear()
-    Unit("carried", (("mode", "fresh"), ("seed", 0))).execute()
+    measured("carried", mode="fresh", seed=0)
     assert not any(torch.equal(a, b) for a, b in zip(starts[2::2], starts[1:-1:2], strict=True))
 
 
@@ -220,19 +219,14 @@ def test_best_threshold_tries_every_cut():
 @pytest.mark.parametrize("source", ["chest", "skin"])
 def test_temperature_of_a_baseline(small, source):
     data = small(*(("multiclass", 3) if source == "skin" else ("binary", 1)))
-    setting = {"source": source, "model": "small_cnn", "seed": 1}
-    row, details = Unit("temperature", tuple(setting.items())).execute()
+    row, details = measured("temperature", source=source, model="small_cnn", seed=1)
     table = pd.DataFrame(details)
     assert table["part"].tolist() == ["val", "val", "test", "test"]
     assert table["temperature_used"].tolist() == [1.0, row["temperature"]] * 2
     before, after = (table.iloc[place]["cross_entropy"] for place in (0, 1))
     assert after < before
-    (spec,) = (
-        spec
-        for spec in specs(source)
-        if (spec.model, spec.method, spec.seed) == ("small_cnn", "baseline", 1)
-        and spec.split != "paper"
-    )
+    listed = specs(source, model="small_cnn", method="baseline", seed=1)
+    (spec,) = (spec for spec in listed if spec.split != "paper")
     run = runs.train_run(spec)
     logits = predict(run.model, data.test.images, run.fit.scaling)
     expected = classification_metrics(logits, data.test.labels, data.task)
@@ -245,9 +239,7 @@ def test_temperature_of_a_baseline(small, source):
 
 def test_predictions_of_every_test_image(small):
     data = small("multiclass", channels=3)
-    row, details = Unit(
-        "predictions", (("source", "skin_paper"), ("method", "baseline"), ("seed", 0))
-    ).execute()
+    row, details = measured("predictions", source="skin_paper", method="baseline", seed=0)
     table = pd.DataFrame(details)
     assert table["index"].tolist() == list(range(32))
     assert table["label"].tolist() == data.test.labels.tolist()
@@ -262,8 +254,7 @@ def test_predictions_of_every_test_image(small):
 
 def test_untrained_predictions_are_those_of_the_initial_weights(small):
     small("multiclass", channels=3)
-    setting = {"source": "skin_paper", "method": "untrained", "seed": 0}
-    row, details = Unit("predictions", tuple(setting.items())).execute()
+    row, details = measured("predictions", source="skin_paper", method="untrained", seed=0)
     assert len(details) == 32
     assert row["test_accuracy"] < 0.6
 
@@ -273,8 +264,7 @@ def test_binary_predictions_do_not_know_lesions(small, make_dataset, monkeypatch
     data = make_dataset(size=12, channels=1)
     monkeypatch.setattr(runs.datasets, "load", lambda *_, **__: data)
     runs._prepared.cache_clear()
-    setting = {"source": "chest_paper", "method": "penalized", "seed": 0}
-    row, details = Unit("predictions", tuple(setting.items())).execute()
+    row, details = measured("predictions", source="chest_paper", method="penalized", seed=0)
     table = pd.DataFrame(details)
     assert table["seen"].isna().all()
     assert ((table["p_1"] > 0.5) == table["label"]).mean() == row["test_accuracy"]
@@ -338,12 +328,8 @@ def test_temperatures_are_of_the_recorded_models():
     compared = 0
     for row in [] if units_.empty else units_.to_dict("records"):
         study = Ledger(row["source"]).runs()
-        its = study[
-            (study[["method", "model", "seed"]] == ["baseline", row["model"], row["seed"]]).all(
-                axis=1
-            )
-            & (study["split"].isna() | (study["split"] == "lesion"))
-        ]
+        same = study[["method", "model", "seed"]] == ["baseline", row["model"], row["seed"]]
+        its = study[same.all(axis=1) & (study["split"] != "paper")]
         mine = details[(details["key"] == row["key"]) & (details["temperature_used"] == 1)]
         found = mine.set_index("part").loc["test"]
         if len(its) != 1 or its.iloc[0]["torch_version"] != row["torch_version"]:
@@ -373,9 +359,3 @@ def test_retrained_models_are_the_recorded_ones():
         compared += 1
     if not compared:
         pytest.skip("no retrained model is recorded on the machine of its study")
-
-
-def test_specs_of_the_predictions_exist():
-    for unit in units("predictions"):
-        assert unit.setting["source"] in ("chest_paper", "skin_paper")
-        assert specs(unit.setting["source"])

@@ -97,7 +97,7 @@ def test_wrong_parameters_are_refused_in_a_sentence(wrong, message):
 
 
 def test_numbers_of_numpy_are_numbers():
-    records.check_parameters("chest", train="always", seeds=np.int64(2), epochs=np.int32(1))
+    records.check_whole("seeds", np.int64(2), 1)
 
 
 def test_a_tilde_in_results_is_a_home(recorded, monkeypatch):

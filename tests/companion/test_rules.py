@@ -1,3 +1,4 @@
+import itertools
 import subprocess
 import sys
 
@@ -6,12 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from companion import cost, rules
+from companion import rules
+from companion.cost import recordings as cost
 from companion.records import Evidence
-from tests.companion.synthetic import grid, row, study
-
-HELPS = {"baseline": 0.0, "penalized": -0.05, "tuned": -0.1, "augmented": -0.02}
-HARMS = {"baseline": 0.0, "penalized": 0.05, "tuned": 0.1, "augmented": -0.02}
+from tests.companion.synthetic import EMPTY, HARMS, HELPS, grid, row, study
 
 
 def judged(name, second=False, /, records=None, **by):
@@ -23,7 +22,7 @@ def words(parts):
 
 
 def evidence(runs, curves=None):
-    return Evidence(runs, pd.DataFrame() if curves is None else curves, live=False)
+    return Evidence(runs, EMPTY if curves is None else curves, live=False)
 
 
 def test_a_number_is_compared_with_one_further_run():
@@ -61,12 +60,8 @@ def test_a_change_is_compared_with_the_change_of_one_further_seed():
             for seed, value in enumerate(values)
         ]
     )
-    by = {
-        "experiment": "skin",
-        "method": "penalized",
-        "reference": "baseline",
-        "metric": "accuracy",
-    }
+    by = {"experiment": "skin", "metric": "accuracy"}
+    by |= {"method": "penalized", "reference": "baseline"}
     (part,) = judged("change", records={"skin_paper": evidence(runs)}, **by)
     assert part.verdict == "reproduced"  # 17.62 points printed; ours 17.5, 17.8, 17.6
     assert part.text.startswith("+17.6 [")
@@ -81,10 +76,8 @@ def test_a_change_is_compared_with_the_change_of_one_further_seed():
 )
 @pytest.mark.parametrize("second", [False, True], ids=["published", "chosen"])
 def test_differences(effects, expected, second):
-    records = {"chest": evidence(study(effects))}
-    found = judged(
-        "difference", second, records=records, study="chest", metrics=["test_cross_entropy"]
-    )
+    by = {"study": "chest", "metrics": ["test_cross_entropy"]}
+    found = judged("difference", second, records={"chest": evidence(study(effects))}, **by)
     assert words(found) == expected  # lower, but not by the printed 65.7 %
     assert {part.n for part in found} == {5}
     assert [part.network for part in found] == ["paper's network", "small CNN"]
@@ -94,50 +87,29 @@ def test_a_direction_with_the_printed_size_is_reproduced():
     # From 0.8325 to 0.4166 is the printed 49.96 %; a tenth of that is not.
     same = study({"baseline": 0.3325, "penalized": -0.0834, "tuned": 0.25})
     for second, expected in ((False, "reproduced"), (True, "partly")):
-        found = judged(
-            "difference",
-            second,
-            records={"skin": evidence(same)},
-            study="skin",
-            metrics=["test_cross_entropy"],
-        )
+        by = {"study": "skin", "metrics": ["test_cross_entropy"]}
+        found = judged("difference", second, records={"skin": evidence(same)}, **by)
         assert set(words(found)) == {expected}
 
 
 def test_the_gap_to_validation_is_taken_at_the_same_weights():
+    shifts = {"baseline": 0.8, "penalized": 0.85}
     runs = pd.DataFrame(
-        [
-            row(
-                method,
-                seed,
-                model=model,
-                train_accuracy=0.9,
-                val_accuracy=0.8 + 0.001 * seed + (0.05 if method == "penalized" else 0),
-            )
-            for seed in range(4)
-            for model in rules.MODELS
-            for method in ("baseline", "penalized")
-        ]
+        row(method, seed, model=model, train_accuracy=0.9, val_accuracy=level + 0.001 * seed)
+        for seed in range(4)
+        for model in rules.MODELS
+        for method, level in shifts.items()
     )
-    found = judged(
-        "difference",
-        records={"chest": evidence(runs)},
-        study="chest",
-        metrics=["gap_val_accuracy"],
-    )
+    by = {"study": "chest", "metrics": ["gap_val_accuracy"]}
+    found = judged("difference", records={"chest": evidence(runs)}, **by)
     assert words(found) == ["reproduced"] * 2
     assert found[0].text.startswith("\u22120.050")
 
 
 def test_only_one_split_counts():
     good, bad = study(HELPS, split="lesion"), study(HARMS, split="paper")
-    found = judged(
-        "difference",
-        records={"skin": evidence(pd.concat([good, bad]))},
-        study="skin",
-        metrics=["gap_cross_entropy"],
-        split="lesion",
-    )
+    by = {"study": "skin", "metrics": ["gap_cross_entropy"], "split": "lesion"}
+    found = judged("difference", records={"skin": evidence(pd.concat([good, bad]))}, **by)
     assert words(found) == ["reproduced"] * 2
 
 
@@ -166,12 +138,8 @@ def test_the_best_setting(best, expected):
     ],
 )
 def test_tuning_is_needed_where_the_choices_differ(chest, skin, expected):
-    both = pd.concat(
-        [
-            grid([(chest, 1.0, 1.0)], dataset="pneumoniamnist"),
-            grid([(skin, 1.0, 1.0)], dataset="ham10000"),
-        ]
-    )
+    weights = {"pneumoniamnist": chest, "ham10000": skin}
+    both = pd.concat(grid([(weight, 1.0, 1.0)], dataset=of) for of, weight in weights.items())
     found = judged("own", records={"grid": evidence(both)})
     assert words(found) == [expected] * 2
     own, other = (f"{weight:g}" if weight else "no penalty" for weight in (chest, skin))
@@ -278,24 +246,17 @@ def test_a_difference_counts_beyond_the_noise_of_the_same_step_timed_twice():
 def norms(factors, relative, seeds=4):
     """The probe `norms`; weight -> factor on the variance at the last epoch."""
     units, details = [], []
-    for model in rules.MODELS:
-        for seed in range(seeds):
-            for weight, factor in factors.items():
-                key = f"{model}-{seed}-{weight}"
-                units.append({"key": key, "model": model, "seed": seed, "variance_weight": weight})
-                level = 0.001 * (1 + seed)
-                for epoch in range(3):
-                    at_end = epoch == 2
-                    details.append(
-                        {
-                            "key": key,
-                            "epoch": epoch,
-                            "feature_variance": level * (factor if at_end else 5.0),
-                            "relative_variance": (0.4 + 0.0001 * seed)
-                            * (relative[weight] if at_end else 5.0),
-                            "head_norm": 1.0,
-                        }
-                    )
+    for model, seed, (weight, factor) in itertools.product(
+        rules.MODELS, range(seeds), factors.items()
+    ):
+        key = f"{model}-{seed}-{weight}"
+        units.append({"key": key, "model": model, "seed": seed, "variance_weight": weight})
+        for epoch in range(3):
+            change, shape = (factor, relative[weight]) if epoch == 2 else (5.0, 5.0)
+            row = {"key": key, "epoch": epoch, "head_norm": 1.0}
+            row["feature_variance"] = 0.001 * (1 + seed) * change
+            row["relative_variance"] = (0.4 + 0.0001 * seed) * shape
+            details.append(row)
     return {"norms": evidence(pd.DataFrame(units), pd.DataFrame(details))}
 
 
@@ -314,22 +275,13 @@ def test_stability_needs_more_than_smaller_features():
 def curve_records(gaps, epochs=4, restored=3):
     """Runs whose training accuracy is ahead by ``gaps[method]`` at the restored epoch only."""
     runs, curves = [], []
-    for method, gap in gaps.items():
-        for seed in range(3):
-            run = row(method, seed, best_epoch=restored)
-            runs.append(run)
-            for epoch in range(1, epochs + 1):
-                here = gap + 0.001 * seed if epoch == restored else 9.0
-                curves.append(
-                    {
-                        "key": run["key"],
-                        "epoch": epoch,
-                        "train_accuracy": 0.9,
-                        "val_accuracy": 0.9 - here,
-                        "train_cross_entropy": 0.2,
-                        "val_cross_entropy": 0.2 + here,
-                    }
-                )
+    for (method, gap), seed in itertools.product(gaps.items(), range(3)):
+        runs.append(row(method, seed, best_epoch=restored))
+        for epoch in range(1, epochs + 1):
+            here = gap + 0.001 * seed if epoch == restored else 9.0
+            curve = {"train_accuracy": 0.9, "val_accuracy": 0.9 - here}
+            curve |= {"train_cross_entropy": 0.2, "val_cross_entropy": 0.2 + here}
+            curves.append({"key": runs[-1]["key"], "epoch": epoch} | curve)
     return {"chest_paper": evidence(pd.DataFrame(runs), pd.DataFrame(curves))}
 
 

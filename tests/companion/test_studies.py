@@ -65,14 +65,6 @@ def recorded_grid(tmp_path, monkeypatch):
     return path
 
 
-def of(study: str, **fields: object) -> list[RunSpec]:
-    return [
-        spec
-        for spec in specs(study)
-        if all(getattr(spec, name) == value for name, value in fields.items())
-    ]
-
-
 # ---------------------------------------------------------------- what is run
 
 
@@ -137,7 +129,7 @@ def test_the_papers_twelve_combinations(recorded_grid):
     for dataset in grid.DATASETS:
         twelve = {
             (spec.variance_weight, spec.feature_sampling_ratio, spec.lambda_)
-            for spec in of("grid", dataset=dataset, model="paper_cnn")
+            for spec in specs("grid", dataset=dataset, model="paper_cnn")
             if spec.feature_sampling_ratio != 1.0
         }
         assert twelve == {(w, r, k) for w in (0.01, 0.1) for r in (0.2, 0.5) for k in (0.5, 1, 2)}
@@ -145,7 +137,7 @@ def test_the_papers_twelve_combinations(recorded_grid):
 
 def test_the_wide_grid(recorded_grid):
     for dataset, model in BEST:
-        wide = of("grid", dataset=dataset, model=model, feature_sampling_ratio=1.0, lambda_=1.0)
+        wide = specs("grid", dataset=dataset, model=model, feature_sampling_ratio=1.0, lambda_=1.0)
         assert {spec.variance_weight for spec in wide} == {0, *(10.0**k for k in range(-2, 5))}
         assert {spec.method for spec in wide if not spec.variance_weight} == {"baseline"}
 
@@ -154,12 +146,12 @@ def test_the_wide_grid(recorded_grid):
 def test_the_sound_studies_use_the_chosen_weight_and_the_grids_protocol(recorded_grid, study):
     (dataset,) = {spec.dataset for spec in specs(study)}
     for model in grid.MODELS:
-        (weight,) = {spec.variance_weight for spec in of(study, model=model, method="tuned")}
+        (weight,) = {spec.variance_weight for spec in specs(study, model=model, method="tuned")}
         assert weight == BEST[dataset, model]
-        published = of(study, model=model, method="penalized")[0]
+        published = specs(study, model=model, method="penalized")[0]
         assert {name: getattr(published, name) for name in PUBLISHED} == PUBLISHED
         chosen, tried = (
-            of(where, model=model, seed=seed, variance_weight=weight, feature_sampling_ratio=1.0)
+            specs(where, model=model, seed=seed, variance_weight=weight, feature_sampling_ratio=1.0)
             for where, seed in ((study, 0), ("grid", 100))
         )
         chosen = [spec for spec in chosen if spec.split in (None, "lesion")]
@@ -172,7 +164,7 @@ def test_the_sound_studies_use_the_chosen_weight_and_the_grids_protocol(recorded
 
 def test_the_inert_lambda_holds_the_ratio(recorded_grid):
     for name, settings in inert_lambda.FAMILIES.items():
-        family = of("inert_lambda", seed=0, **settings)
+        family = specs("inert_lambda", seed=0, **settings)
         if name == "Adam":
             family = [s for s in family if s.weight_decay == 0 and s.adam_epsilon == 1e-8]
         family = [s for s in family if s.optimizer == settings.get("optimizer", "adam")]
@@ -242,7 +234,7 @@ def test_scores_are_means_over_seeds(recorded_grid):
 
 def test_one_lucky_seed_does_not_choose(recorded_grid):
     table = made_up_grid()
-    lucky = [spec.key for spec in of("grid", dataset="ham10000", model="small_cnn", seed=102)]
+    lucky = [spec.key for spec in specs("grid", dataset="ham10000", model="small_cnn", seed=102)]
     hit = table["key"].isin(lucky) & (table["variance_weight"] == 1000)
     assert hit.sum() == 1
     table.loc[hit, "val_cross_entropy"] = 0.2
@@ -262,7 +254,7 @@ def test_needs_the_grid(tmp_path, monkeypatch, study):
 
 def test_needs_all_of_the_grid(recorded_grid):
     table = pd.read_csv(recorded_grid)
-    gone = of("grid", dataset="pneumoniamnist", model="small_cnn", seed=104)[3].key
+    gone = specs("grid", dataset="pneumoniamnist", model="small_cnn", seed=104)[3].key
     table[table["key"] != gone].to_csv(recorded_grid, index=False)
     assert grid.best_weight_above_zero("pneumoniamnist", "paper_cnn") == 100.0
     with pytest.raises(MissingRunsError, match=r"1 of 40 runs .* small_cnn on pneumoniamnist"):

@@ -2,11 +2,7 @@ import pandas as pd
 import pytest
 
 from companion import published, summaries
-from tests.companion.synthetic import grid, study
-
-EMPTY = pd.DataFrame()
-HELPS = {"baseline": 0.0, "penalized": -0.05, "tuned": -0.1, "augmented": -0.02}
-HARMS = {"baseline": 0.0, "penalized": 0.05, "tuned": 0.1, "augmented": -0.02}
+from tests.companion.synthetic import EMPTY, HARMS, HELPS, grid, study
 
 
 @pytest.mark.parametrize("runs", [EMPTY, study(HELPS, seeds=1)], ids=["none", "one seed"])

@@ -5,11 +5,9 @@ import pandas as pd
 import pytest
 
 from companion import published, tables
-from tests.companion.synthetic import grid, row, study
+from tests.companion.synthetic import EMPTY, grid, row, study
 from varreg.lab.ledger import Ledger
 from varreg.lab.statistics import holm, paired_difference
-
-EMPTY = pd.DataFrame()
 
 
 def test_difference_pairs_by_seed_whatever_the_order():

@@ -10,13 +10,7 @@ from varreg.__main__ import main
 from varreg.lab import datasets
 from varreg.lab.ledger import Ledger
 
-
-@pytest.fixture(autouse=True)
-def _nothing_here(monkeypatch, tmp_path):
-    """No data, no results: whatever stands on this machine."""
-    monkeypatch.delenv("VARREG_DATA", raising=False)
-    monkeypatch.setenv("VARREG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("VARREG_RESULTS", str(tmp_path / "results"))
+pytestmark = pytest.mark.usefixtures("nothing_here")
 
 
 def fails(capsys, *arguments: str) -> str:
@@ -63,7 +57,6 @@ def test_data_check_compares_with_the_recorded_results(capsys, tmp_path):
 def test_data_in_the_home_folder(capsys, tmp_path, monkeypatch):
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
-    (tmp_path / "data").mkdir()
     (tmp_path / "data" / "breastmnist.npz").write_bytes(b"PK")
     told = fails(capsys, "data", "check", "breastmnist", "--root", "~/data")
     assert f"{tmp_path / 'data' / 'breastmnist.npz'} is not a complete .npz file" in told

@@ -41,11 +41,9 @@ def fill_folder(root: Path, scale: int = 1) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("VARREG_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("VARREG_CACHE", str(tmp_path / "cache"))
+def root(nothing_here, monkeypatch) -> Path:
     monkeypatch.setattr(folders, "CHUNK", 4)
-    return fill_folder(tmp_path / "data")
+    return fill_folder(nothing_here)
 
 
 @pytest.fixture

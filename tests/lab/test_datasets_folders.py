@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -26,12 +27,8 @@ DX = ("akiec", "bcc", "bkl", "df", "nv", "mel", "vasc")
 
 
 @pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch) -> Path:
-    (tmp_path / "data").mkdir()
-    monkeypatch.setenv("VARREG_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("VARREG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("VARREG_RESULTS", str(tmp_path / "results"))
-    return tmp_path / "data"
+def root(nothing_here) -> Path:
+    return nothing_here
 
 
 def picture(path: Path, shade: int, mode: str = "RGB") -> None:
@@ -193,22 +190,24 @@ def test_wrong_layout(root, name, message):
     assert message in entry.state
 
 
-def test_missing_class_folder(chest):
-    (chest / "val" / "PNEUMONIA").rename(chest / "val" / "pneu")
-    with pytest.raises(datasets.CorruptDatasetError, match="no folder val/PNEUMONIA"):
-        datasets.load("chest_xray")
-
-
-def test_empty_class_folder(chest):
-    for path in (chest / "val" / "NORMAL").iterdir():
-        path.unlink()
-    with pytest.raises(datasets.CorruptDatasetError, match=r"val.NORMAL holds no image"):
-        datasets.load("chest_xray")
-
-
-def test_other_file(chest):
-    (chest / "val" / "NORMAL" / "notes.txt").write_text("x")
-    with pytest.raises(datasets.CorruptDatasetError, match=r"notes\.txt is not an image file"):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda val: (val / "PNEUMONIA").rename(val / "pneu"), "no folder val/PNEUMONIA"),
+        (lambda val: shutil.rmtree(val / "NORMAL"), "no folder val/NORMAL"),
+        (
+            lambda val: [path.unlink() for path in (val / "NORMAL").iterdir()],
+            r"val.NORMAL holds no image",
+        ),
+        (
+            lambda val: (val / "NORMAL" / "notes.txt").write_text("x"),
+            r"notes\.txt is not an image file",
+        ),
+    ],
+)
+def test_wrong_folder_of_a_class(chest, damage, message):
+    damage(chest / "val")
+    with pytest.raises(datasets.CorruptDatasetError, match=message):
         datasets.load("chest_xray")
 
 
@@ -221,93 +220,59 @@ def test_truncated_image(chest, root, keep):
     assert everything_in_cache(root) == []
 
 
-def rows_without_image(skin):
-    (skin / "HAM10000_images_part_1" / "ISIC_0000003.jpg").unlink()
-
-
-def images_without_row(skin):
-    (skin / "HAM10000_metadata.csv").write_text(table(*ROWS[:-1]))
-
-
-def image_twice(skin):
-    (skin / "HAM10000_metadata.csv").write_text(table(*ROWS, ROWS[0]))
-
-
-def unknown_dx(skin):
-    (skin / "HAM10000_metadata.csv").write_text(table(*ROWS[:-1], (*ROWS[-1][:2], "cold")))
-
-
-def cut_line(skin):
-    (skin / "HAM10000_metadata.csv").write_text(table(*ROWS[:-1]) + "HAM_0000069,ISIC")
-
-
-def no_column(skin):
-    path = skin / "HAM10000_metadata.csv"
-    path.write_text(path.read_text().replace("lesion_id", "lesion", 1))
-
-
-def no_row(skin):
-    (skin / "HAM10000_metadata.csv").write_text(table())
-
-
-def column_twice(skin):
-    path = skin / "HAM10000_metadata.csv"
-    path.write_text(path.read_text().replace("dx_type", "dx", 1))
-
-
-def blank_lesion(skin):
-    (skin / "HAM10000_metadata.csv").write_text(table(*ROWS[:-1], (" ", *ROWS[-1][1:])))
-
-
-def blank_image(skin):
-    (skin / "HAM10000_metadata.csv").write_text(table(*ROWS[:-1], (ROWS[-1][0], "", DX[-1])))
-
-
-def lesion_in_two_classes(skin):
-    (skin / "HAM10000_metadata.csv").write_text(table(*ROWS[:-1], (*ROWS[-1][:2], "nv")))
-
-
-def field_too_many(skin):
-    (skin / "HAM10000_metadata.csv").write_text(table(*ROWS[:-1]) + ",".join(ROWS[-1]) + ",,,,,x\n")
-
-
-def table_is_a_folder(skin):
-    (skin / "HAM10000_metadata.csv").unlink()
-    (skin / "HAM10000_metadata.csv").mkdir()
-
-
-def table_is_a_link_to_nothing(skin):
-    (skin / "HAM10000_metadata.csv").unlink()
-    (skin / "HAM10000_metadata.csv").symlink_to("nowhere")
-
-
-def not_text(skin):
-    (skin / "HAM10000_metadata.csv").write_bytes(b"\xff\xfe\x00\x81" * 9)
+def last_row(*fields: str) -> str:
+    """The table with other fields in its last row, at line 141."""
+    return table(*ROWS[:-1], (*fields, *ROWS[-1][len(fields) :]))
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("text", "message"),
     [
-        (rows_without_image, "names 1 images that are in no folder beside it.*ISIC_0000003"),
-        (images_without_row, r"no row for 1 of the images beside it.*ISIC_0000139\.jpg"),
-        (image_twice, "line 142: ISIC_0000000 has a row already"),
-        (unknown_dx, "line 141: dx is 'cold', allowed are akiec, bcc"),
-        (cut_line, "line 141: dx is None"),
-        (no_column, "has no column lesion_id"),
-        (no_row, "has no row"),
-        (not_text, "not a readable table .*'utf-8' codec"),
-        (column_twice, "has 2 columns dx; use the table as published"),
-        (blank_lesion, "line 141: lesion_id is ' '"),
-        (blank_image, "line 141: .* image_id ''"),
-        (lesion_in_two_classes, "line 141: HAM_0000069 is nv here and vasc above"),
-        (field_too_many, "line 141: it has more fields than the header"),
-        (table_is_a_folder, "HAM10000_metadata.csv is not a file, but a folder"),
-        (table_is_a_link_to_nothing, "HAM10000_metadata.csv cannot be read .No such file.*a link"),
+        (table(*ROWS[:-1]), r"no row for 1 of the images beside it.*ISIC_0000139\.jpg"),
+        (table(*ROWS, ROWS[0]), "line 142: ISIC_0000000 has a row already"),
+        (last_row(*ROWS[-1][:2], "cold"), "line 141: dx is 'cold', allowed are akiec, bcc"),
+        (table(*ROWS[:-1]) + "HAM_0000069,ISIC", "line 141: dx is None"),
+        (table(*ROWS).replace("lesion_id", "lesion", 1), "has no column lesion_id"),
+        (table(), "has no row"),
+        (b"\xff\xfe\x00\x81" * 9, "not a readable table .*'utf-8' codec"),
+        (table(*ROWS).replace("dx_type", "dx", 1), "has 2 columns dx; use the table as published"),
+        (last_row(" "), "line 141: lesion_id is ' '"),
+        (last_row(ROWS[-1][0], ""), "line 141: .* image_id ''"),
+        (last_row(*ROWS[-1][:2], "nv"), "line 141: HAM_0000069 is nv here and vasc above"),
+        (
+            table(*ROWS[:-1]) + ",".join(ROWS[-1]) + ",,,,,x\n",
+            "line 141: it has more fields than the header",
+        ),
     ],
 )
-def test_wrong_metadata(skin, damage, message):
-    damage(skin)
+def test_wrong_metadata(skin, text, message):
+    (skin / folders.METADATA).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(datasets.CorruptDatasetError, match=message):
+        datasets.load("ham10000")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), "HAM10000_metadata.csv is not a file, but a folder"),
+        (
+            lambda path: path.symlink_to("nowhere"),
+            "HAM10000_metadata.csv cannot be read .No such file.*a link",
+        ),
+    ],
+)
+def test_metadata_that_are_no_file(skin, make, message):
+    (skin / folders.METADATA).unlink()
+    make(skin / folders.METADATA)
+    with pytest.raises(datasets.CorruptDatasetError, match=message):
+        datasets.load("ham10000")
+
+
+def test_row_without_its_image(skin):
+    (skin / "HAM10000_images_part_1" / "ISIC_0000003.jpg").unlink()
+    with pytest.raises(
+        datasets.CorruptDatasetError, match=r"names 1 images that are in no folder.*ISIC_0000003"
+    ):
         datasets.load("ham10000")
 
 

@@ -7,12 +7,7 @@ import varreg
 from varreg.lab import doctor
 from varreg.lab.datasets import DatasetNotFoundError
 
-
-@pytest.fixture(autouse=True)
-def _nothing_here(monkeypatch, tmp_path):
-    monkeypatch.delenv("VARREG_DATA", raising=False)
-    monkeypatch.setenv("VARREG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("VARREG_RESULTS", str(tmp_path / "results"))
+pytestmark = pytest.mark.usefixtures("nothing_here")
 
 
 def test_report(tmp_path, monkeypatch):

@@ -142,46 +142,31 @@ def test_values_that_need_quotes(ledger):
 # ---------------------------------------------------------------- damaged files
 
 
-def cut(text: str) -> str:
-    return text[:-9]
+def lines(edit: Callable[[list[str]], list[str]]) -> Callable[[str], str]:
+    """An edit of the lines of a table."""
+    return lambda text: "".join(edit(text.splitlines(keepends=True)))
 
 
-def half_a_line(text: str) -> str:
-    lines = text.splitlines(keepends=True)
-    return "".join([*lines[:2], lines[2][:12] + "\n"])
-
-
-def blank_line(text: str) -> str:
-    return text + "\n"
-
-
-def two_lines_in_one(text: str) -> str:
-    first, second, third = text.splitlines(keepends=True)[:3]
-    return first + second.rstrip("\n")[:20] + third
-
-
-@pytest.mark.parametrize("name", ["runs_path", "curves_path"])
+@pytest.mark.parametrize("name", ["runs", "curves"])
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut, r"line \d is cut short"),
-        (half_a_line, r"line 3 has \d fields where the header has \d+"),
-        (blank_line, r"line \d has 0 fields"),
-        (two_lines_in_one, r"line 2 has \d+ fields where the header has"),
+        (lambda text: text[:-9], r"line \d is cut short"),
+        (
+            lines(lambda rows: [*rows[:2], rows[2][:12] + "\n"]),
+            r"line 3 has \d fields where the header has \d+",
+        ),
+        (lambda text: text + "\n", r"line \d has 0 fields"),
+        (
+            lines(lambda rows: [rows[0], rows[1].rstrip("\n")[:20], rows[2]]),
+            r"line 2 has \d+ fields where the header has",
+        ),
     ],
 )
 def test_a_damaged_line_is_refused_and_left_alone(ledger, name, damage, message):
-    path: Path = getattr(ledger, name)
-    path.write_text(damage(path.read_text()))
-    damaged, others = path.read_bytes(), sorted(ledger.folder.iterdir())
     advice = ".*Nothing was changed. Restore the file from version control, or delete that line"
-    read = ledger.runs if name == "runs_path" else ledger.curves
-    with pytest.raises(LedgerError, match=f"{path.name}, {message}{advice}"):
-        read()
-    with pytest.raises(LedgerError, match=f"{path.name}, {message}{advice}"):
-        ledger.append(run("new"), curve())
-    assert path.read_bytes() == damaged
-    assert sorted(ledger.folder.iterdir()) == others
+    path, read = getattr(ledger, f"{name}_path"), getattr(ledger, name)
+    refused(ledger, path, damage, f"{message}{advice}", read)
 
 
 @pytest.mark.parametrize("bad", [b"\xff\xfe\xfd\n", b'"' + b"x" * 200_000 + b"\n"])
@@ -377,12 +362,12 @@ def test_edited_curves_are_refused_and_left_alone(recorded, edit, message):
 def refused(ledger: Ledger, path: Path, edit, message: str, read: Callable[[], object]) -> None:
     """Reading, appending and the look before the training all refuse the file, and leave it."""
     path.write_bytes(edit(path.read_text()).encode())
-    before = {one: one.read_bytes() for one in ledger.folder.glob("*.csv")}
+    before = {one: one.read_bytes() for one in ledger.folder.glob("*[!k]")}  # all but the lock
     row = {"key": "a new run", "study": "chest_paper"}
     for call in (read, lambda: ledger.append(row, curve()), ledger.check_writable):
         with pytest.raises(LedgerError, match=f"{path.name}.*{message}"):
             call()
-    assert {one: one.read_bytes() for one in ledger.folder.glob("*.csv")} == before
+    assert {one: one.read_bytes() for one in ledger.folder.glob("*[!k]")} == before
 
 
 def test_curves_that_were_deleted_are_missed(recorded):
@@ -541,13 +526,25 @@ def test_what_others_raise_is_told_as_an_error_of_the_ledger(ledger):
 # ---------------------------------------------------------------- folders that cannot be written
 
 
-def test_a_full_disk_is_noticed_when_it_is_looked_for(ledger, monkeypatch):
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(28, "No space left on device"), "make room on that disk, or"),
+        (PermissionError(13, "Permission denied"), "make the folder writable, or name"),
+    ],
+)
+def test_a_disk_that_is_full_or_refuses_to_write(ledger, monkeypatch, error, remedy):
+    def refuse(_: int) -> None:
+        raise error
 
-    monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(LedgerError, match="No space left on device; make room on that disk, or"):
-        ledger.check_writable()
+    before = {path: path.read_bytes() for path in ledger.folder.glob("*.csv")}
+    monkeypatch.setattr(module.os, "fsync", refuse)
+    for call in (ledger.check_writable, lambda: ledger.append(run("new"), curve())):
+        with pytest.raises(LedgerError, match=f"{error.strerror}; {remedy}"):
+            call()
+    assert {path: path.read_bytes() for path in ledger.folder.glob("*.csv")} == before
+    monkeypatch.undo()
+    assert ledger.append(run("new"), curve())
 
 
 HOLDER = """
@@ -579,20 +576,6 @@ def test_a_file_in_place_of_the_folder(tmp_path):
         ):
             call()
     assert (tmp_path / "s").read_text() == "a file"
-
-
-def test_a_disk_that_refuses_to_write(ledger, monkeypatch):
-    before = ledger.runs_path.read_bytes(), ledger.curves_path.read_bytes()
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(module.os, "fsync", refuse)
-    with pytest.raises(LedgerError, match="Permission denied; make the folder writable, or name"):
-        ledger.append(run("new"), curve())
-    assert (ledger.runs_path.read_bytes(), ledger.curves_path.read_bytes()) == before
-    monkeypatch.undo()
-    assert ledger.append(run("new"), curve())
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes anywhere")

@@ -4,10 +4,12 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -157,25 +159,12 @@ def test_the_key_follows_from_what_is_recorded(study):
         ),
         ({"model": "vgg"}, "model is 'vgg'; allowed are paper_cnn, paper_cnn_deep, small_cnn"),
         ({"split": "lesion"}, "split of phantom is 'lesion'; allowed are official, or None"),
-        ({"seed": "1"}, "seed is '1'; give a whole number"),
-        ({"seed": 1.5}, "seed is 1.5; give a whole number"),
-        ({"seed": True}, "seed is True; give a whole number"),
-        ({"seed": np.bool_(True)}, "seed is .*True.*; give a whole number"),
-        ({"seed": None}, "seed is None; give a whole number"),
-        ({"seed": [1]}, r"seed is \[1\]; give a whole number"),
-        ({"seed": float("nan")}, "seed is nan; give a whole number"),
-        ({"epochs": "None"}, "epochs is 'None'; give a whole number"),
+        ({"epochs": 0}, "epochs is 0"),  # as every other setting of the training
         ({"size": "28"}, "size is '28'; give a whole number"),
-        ({"patience": "3"}, "patience is '3'; give a whole number, or None"),
-        ({"learning_rate": "1e-3"}, "learning_rate is '1e-3'; give a number"),
-        ({"learning_rate": True}, "learning_rate is True; give a number"),
         ({"variance_weight": None}, "variance_weight is None; give a number"),
         ({"equalize": "true"}, "equalize is 'true'; give True or False"),
-        ({"equalize": 1}, "equalize is 1; give True or False"),
         ({"study": None}, "study is None; give a text"),
         ({"split": 3}, "split is 3; give a text, or None"),
-        ({"seed": -1}, "seed is -1; it must lie in 0 to 4294967295"),
-        ({"seed": 2**32}, "seed is 4294967296"),
         ({"method": "penalized"}, "'penalized' with variance_weight=0.0; it is positive"),
         ({"variance_weight": 0.1}, "'baseline' with variance_weight=0.1; it is 0 for this method"),
         ({"method": "feature_l2"}, "'feature_l2' with strength=0.0; it is positive"),
@@ -187,20 +176,7 @@ def test_the_key_follows_from_what_is_recorded(study):
         ({"feature_sampling_ratio": 0.0}, r"sampling ratio is 0.0; it must lie in \(0, 1\]"),
         ({"feature_sampling_ratio": 1.5}, r"sampling ratio is 1.5"),
         ({"lambda_": 0.0}, "lambda_ is 0.0"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"batch_size": 1}, "batch_size is 1"),
-        ({"patience": 0}, "patience is 0"),
-        ({"optimizer": "lion"}, "optimizer is 'lion'"),
-        ({"monitor": "auroc"}, "monitor is 'auroc'"),
-        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
-        (
-            {"weight_decay": -0.1},
-            "weight_decay is -0.1 and adam_epsilon 1e-08; both must be finite",
-        ),
-        ({"adam_epsilon": 0.0}, "adam_epsilon 0.0; .* the second positive"),
-        ({"normalize": "half"}, "normalize is 'half'; allowed are standard, unit"),
         ({"init": "he"}, "init is 'he'; allowed are default, glorot"),
-        ({"precision": "float16"}, "precision is 'float16'; allowed are float32, bfloat16"),
         ({"train_share": 0.0}, r"train_share is 0.0; it must lie in \(0, 1\]"),
         ({"train_share": 1.5}, "train_share is 1.5"),
         ({"wrong_labels": -0.1}, r"wrong_labels is -0.1; it must lie in \[0, 1\]"),
@@ -382,13 +358,8 @@ def test_no_runs(tmp_path):
     [
         ({"train": "maybe"}, "train is 'maybe'; allowed are missing, never, always"),
         ({"jobs": 0}, "jobs is 0; it must be 1 or more, or -1"),
-        ({"jobs": -2}, "jobs is -2"),
-        ({"jobs": 2, "dask": "tcp://host:8786"}, "jobs is 2 and dask is 'tcp://host:8786'; give"),
         ({"limit": -1}, "limit is -1; it must be 0 or more, or None for all"),
         ({"limit": "3"}, "limit is '3'; give a whole number, or None"),
-        ({"jobs": "2"}, "jobs is '2'; give a whole number"),
-        ({"jobs": True}, "jobs is True; give a whole number"),
-        ({"dask": 8786}, "dask is 8786; give the address"),
     ],
 )
 def test_settings_outside_their_range(tmp_path, given, message):
@@ -412,15 +383,23 @@ def test_a_damaged_ledger_is_found_before_the_training(tmp_path, trained):
     assert trained == [spec(0)]
 
 
-def test_a_run_that_fails_takes_no_finished_one_with_it(tmp_path, trained, monkeypatch):
+def at_two(monkeypatch, act: Callable[[], None]) -> None:
+    """Let something happen before the run with seed 2."""
     stand_in = runs._execute
 
-    def fail_at_two(spec: RunSpec, **arguments: object):
+    def execute_after(spec: RunSpec, **arguments: object):
         if spec.seed == 2:
-            raise RuntimeError("the power went off")
+            act()
         return stand_in(spec, **arguments)
 
-    monkeypatch.setattr(runs, "_execute", fail_at_two)
+    monkeypatch.setattr(runs, "_execute", execute_after)
+
+
+def test_a_run_that_fails_takes_no_finished_one_with_it(tmp_path, trained, monkeypatch):
+    def fail() -> None:
+        raise RuntimeError("the power went off")
+
+    at_two(monkeypatch, fail)
     with pytest.raises(RuntimeError, match="the power went off"):
         run_all([spec(seed) for seed in range(4)], results=tmp_path, progress=False)
     assert Ledger("try", tmp_path).runs()["seed"].tolist() == [0, 1]
@@ -439,18 +418,10 @@ def test_data_that_changed_are_noticed_before_the_training(tmp_path, trained, mo
 
 
 def test_a_ledger_that_is_deleted_on_the_way(tmp_path, trained, monkeypatch):
-    stand_in = runs._execute
-
-    def delete_at_two(spec: RunSpec, **arguments: object):
-        if spec.seed == 2:
-            (tmp_path / "try" / "runs.csv").unlink()
-            (tmp_path / "try" / "curves.csv").unlink()
-        return stand_in(spec, **arguments)
-
-    monkeypatch.setattr(runs, "_execute", delete_at_two)
-    with pytest.raises(LedgerError, match=r"no longer holds run .*the same call again: it trains"):
-        run_all([spec(seed) for seed in range(3)], results=tmp_path, progress=False)
-    monkeypatch.setattr(runs, "_execute", stand_in)
+    with monkeypatch.context() as patched:
+        at_two(patched, lambda: shutil.rmtree(tmp_path / "try"))
+        with pytest.raises(LedgerError, match=r"no longer holds run .*the same call again: it"):
+            run_all([spec(seed) for seed in range(3)], results=tmp_path, progress=False)
     assert len(run_all([spec(seed) for seed in range(3)], results=tmp_path, progress=False)) == 3
 
 
@@ -577,14 +548,21 @@ def test_processes_side_by_side_give_the_same_numbers(tmp_path):
     alone = run_all(specs, results=tmp_path / "alone", progress=False)
     together = run_all(specs, jobs=2, results=tmp_path / "together", progress=False)
     assert (together["threads"] == 1).all()
+    assert together["key"].tolist() == alone["key"].tolist() == [one.key for one in specs]
+    assert_same_numbers(tmp_path / "alone", tmp_path / "together")
+
+
+def assert_same_numbers(*results: Path) -> None:
+    """Two folders of results hold the same runs, in whatever order."""
     # Exact only with one thread here too: more of them add up in another order.
     close = {"rtol": 0 if torch.get_num_threads() == 1 else 1e-3, "atol": 0}
-    # Somebody may commit between the two.
-    local = [*PROVENANCE, "threads", "commit"]
-    pd.testing.assert_frame_equal(together.drop(columns=local), alone.drop(columns=local), **close)
-    curves = [Ledger("try", tmp_path / name).curves() for name in ("alone", "together")]
-    ordered = [curve.sort_values(["key", "epoch"], ignore_index=True) for curve in curves]
-    pd.testing.assert_frame_equal(*ordered, **close)
+    local = [*PROVENANCE, "threads", "commit"]  # somebody may commit between the two
+    for read in (Ledger.runs, Ledger.curves):
+        tables = [
+            read(Ledger("try", folder)).drop(columns=local, errors="ignore") for folder in results
+        ]
+        ordered = [table.sort_values("key", kind="stable", ignore_index=True) for table in tables]
+        pd.testing.assert_frame_equal(*ordered, **close)
 
 
 KILLED = """

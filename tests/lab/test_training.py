@@ -24,6 +24,7 @@ from varreg.lab.training import (
     Fit,
     NonFiniteLossError,
     Scaling,
+    Settings,
     as_device,
     batches,
     evaluate,
@@ -291,33 +292,39 @@ def test_no_step_waits_for_the_gpu(make_dataset, augment):
     assert waits(8) == once_an_epoch
 
 
-# ---------------------------------------------------------------- Adam, by hand
+# ---------------------------------------------------------------- optimizers, by hand
 
 
-@pytest.mark.parametrize(("optimizer", "decay"), [("adam", 0.0), ("adam", 0.1), ("adamw", 0.1)])
-@pytest.mark.parametrize("epsilon", [1e-8, 1e-2])
-def test_two_steps_equal_adam_by_hand(make_dataset, optimizer, decay, epsilon):
+@pytest.mark.parametrize(
+    ("optimizer", "decay", "epsilon"),
+    [
+        *(("adam", decay, epsilon) for decay in (0.0, 0.1) for epsilon in (1e-8, 1e-2)),
+        *(("adamw", 0.1, epsilon) for epsilon in (1e-8, 1e-2)),
+        *(("sgd", decay, 1e-8) for decay in (0.0, 0.1)),
+    ],
+)
+def test_two_steps_equal_those_by_hand(make_dataset, optimizer, decay, epsilon):
     data = make_dataset(size=4, counts=(8, 8, 8))
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 1))
     with torch.no_grad():
         model[1].weight.copy_(torch.linspace(-0.2, 0.2, 16))
         model[1].bias.fill_(0.1)
     data = replace(data, val=data.train)  # so that the second step is the better one
-    x = data.train.images.double().numpy().reshape(8, 16) / 255
+    x = np.c_[data.train.images.double().numpy().reshape(8, 16) / 255, np.ones(8)]
     y = data.train.labels.numpy()
     theta = np.append(np.linspace(-0.2, 0.2, 16), 0.1)
-    x = np.c_[x, np.ones(8)]
     rate, first, second = 0.05, np.zeros(17), np.zeros(17)
     for step in (1, 2):
         gradient = x.T @ (1 / (1 + np.exp(-x @ theta)) - y) / 8
-        if optimizer == "adam":
-            gradient = gradient + decay * theta
-        else:
+        if optimizer == "adamw":
             theta = theta * (1 - rate * decay)
+        else:
+            gradient = gradient + decay * theta
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
         unbiased = np.sqrt(second / (1 - 0.999**step))
-        theta = theta - rate * first / (1 - 0.9**step) / (unbiased + epsilon)
+        adam = first / (1 - 0.9**step) / (unbiased + epsilon)
+        theta = theta - rate * (gradient if optimizer == "sgd" else adam)
 
     model, result = train(
         data,
@@ -329,23 +336,6 @@ def test_two_steps_equal_adam_by_hand(make_dataset, optimizer, decay, epsilon):
         adam_epsilon=epsilon,
         normalize="unit",
     )
-    assert result.best_epoch == 2
-    parameters = nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
-    np.testing.assert_allclose(parameters, theta, atol=2e-6)
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_two_steps_equal_gradient_descent_by_hand(make_dataset, decay):
-    data = make_dataset(size=4, counts=(8, 8, 8))
-    data = replace(data, val=data.train)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 1))
-    theta = nn.utils.parameters_to_vector(model.parameters()).detach().double().numpy()
-    x = np.c_[data.train.images.double().numpy().reshape(8, 16) / 255, np.ones(8)]
-    for _ in range(2):
-        error = 1 / (1 + np.exp(-x @ theta)) - data.train.labels.numpy()
-        theta = theta - 0.05 * (x.T @ error / 8 + decay * theta)
-    settings = {"optimizer": "sgd", "learning_rate": 0.05, "weight_decay": decay}
-    _, result = train(data, model=model, batch_size=8, normalize="unit", **settings)
     assert result.best_epoch == 2
     parameters = nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
     np.testing.assert_allclose(parameters, theta, atol=2e-6)
@@ -614,23 +604,47 @@ def test_labels_that_are_no_class_are_refused_before_the_first_step(make_dataset
         ({"batch_size": 1}, "batch_size is 1; a variance over the batch needs 2 or more"),
         ({"optimizer": "lion"}, "optimizer is 'lion'; allowed are adam, adamw, sgd"),
         ({"learning_rate": 0}, "learning_rate is 0.0; it must be finite and positive"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"weight_decay": -0.1}, "decay is -0.1 and adam_epsilon 1e-08; both must be finite"),
+        ({"adam_epsilon": 0.0}, "adam_epsilon 0.0; .* the second positive"),
         ({"patience": 0}, "patience is 0; it must be 1 or more, or None"),
         ({"monitor": "accuracy"}, "monitor is 'accuracy'; allowed are cross_entropy, total"),
         ({"normalize": "half"}, "normalize is 'half'; allowed are standard, unit"),
         ({"precision": "half"}, "precision is 'half'; allowed are float32, bfloat16"),
-        ({"device": "abacus"}, "device is 'abacus', which cannot be used here .*; use 'cpu'"),
+        ({"seed": -1}, "seed is -1; it must lie in 0 to 4294967295"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"seed": "1"}, "seed is '1'; give a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; give a whole number"),
+        ({"seed": True}, "seed is True; give a whole number"),
+        ({"seed": np.bool_(True)}, "seed is .*True.*; give a whole number"),
+        ({"seed": None}, "seed is None; give a whole number"),
+        ({"seed": [1]}, r"seed is \[1\]; give a whole number"),
+        ({"seed": float("nan")}, "seed is nan; give a whole number"),
+        ({"epochs": "None"}, "epochs is 'None'; give a whole number"),
+        ({"batch_size": "64"}, "batch_size is '64'; give a whole number"),
+        ({"patience": "3"}, "patience is '3'; give a whole number, or None"),
+        ({"learning_rate": "1e-3"}, "learning_rate is '1e-3'; give a number"),
+        ({"learning_rate": True}, "learning_rate is True; give a number"),
+        ({"weight_decay": None}, "weight_decay is None; give a number"),
+        ({"augment": "true"}, "augment is 'true'; give True or False"),
+        ({"augment": 1}, "augment is 1; give True or False"),
+        ({"optimizer": None}, "optimizer is None; give a text"),
     ],
 )
-def test_settings_outside_their_range(make_dataset, settings, message):
+def test_settings_outside_their_range_or_of_another_type(settings, message):
     with pytest.raises(ValueError, match=message):
-        train(make_dataset(counts=(8, 8, 8)), **settings)
+        Settings(**{"epochs": 1} | settings)
+    with pytest.raises(ValueError, match=message):
+        fit(nn.Identity(), None, VariancePenalizedLoss("binary"), **{"epochs": 1} | settings)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there():
-    with pytest.raises(ValueError, match="device is 'cuda', which cannot be used here"):
-        as_device("cuda")
+@pytest.mark.parametrize("name", ["abacus"] + ["cuda"] * (not torch.cuda.is_available()))
+def test_a_device_that_is_not_there(make_dataset, name):
+    message = f"device is '{name}', which cannot be used here .*; use 'cpu'"
+    for call in (lambda: as_device(name), lambda: train(make_dataset(), device=name)):
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_the_default_device():
@@ -696,26 +710,6 @@ def test_prints_nothing_off_a_terminal(make_dataset, capfd):
     _, result = train(make_dataset(counts=(8, 8, 8)), progress=True)
     assert isinstance(result, Fit)
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        ("epochs", "2"),
-        ("epochs", 1.5),
-        ("epochs", True),
-        ("batch_size", "64"),
-        ("seed", "0"),
-        ("patience", "3"),
-        ("learning_rate", "1e-3"),
-        ("weight_decay", None),
-        ("adam_epsilon", "1e-8"),
-    ],
-)
-def test_a_setting_of_the_wrong_type_is_refused_by_its_name(name, wrong):
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
-    with pytest.raises(ValueError, match=f"{name} is .*; give a"):
-        fit(model, None, VariancePenalizedLoss("binary"), **{"epochs": 1, name: wrong})
 
 
 def test_the_penalty_of_a_linear_model_is_a_constant_of_its_images():

@@ -13,19 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from varreg.lab.csvtable import RESTORE, LedgerError, Table
 from varreg.lab.metrics import METRICS
 
-__all__ = [
-    "CURVE_COLUMNS",
-    "METRIC_COLUMNS",
-    "OUTCOME_COLUMNS",
-    "PROVENANCE_COLUMNS",
-    "SPLITS",
-    "check_curves",
-    "check_runs",
-    "contents",
-    "digest",
-    "settings_in",
-]
-
 SPLITS = ("train", "val", "test")
 CURVE_COLUMNS = (
     "key",
@@ -58,6 +45,8 @@ LATER = tuple(f"{split}_keras_auc" for split in SPLITS)
 AMOUNTS = ("total", "cross_entropy", "feature_variance")
 # No network is so much worse on one split or epoch than on all others: a decimal point was lost.
 TOO_MUCH_WORSE = 1e5
+#: A number in the way of a spreadsheet: 1,5 or 95%.
+GARBLED = re.compile(r"[-+]?\d[\d.]*(,\d+|\s*%)")
 
 
 def digest(value: object) -> str:
@@ -104,7 +93,7 @@ def check_runs(runs: Table) -> None:
     if settings_in(runs.header):
         _check_settings(runs, whole)
     elif {"study", *PROVENANCE_COLUMNS} <= set(runs.header):
-        for number, row in enumerate(_records(runs)):
+        for number, row in enumerate(runs.records()):
             if row["key"] not in _unit_keys(row):
                 raise runs.refusal(
                     number, f"was changed: its settings do not belong to the key {row['key']}"
@@ -114,7 +103,7 @@ def check_runs(runs: Table) -> None:
 def _check_settings(runs: Table, whole: bool) -> None:
     from varreg.lab.runs import key_of_row
 
-    for number, row in enumerate(_records(runs)):
+    for number, row in enumerate(runs.records()):
         try:
             key = key_of_row(row)
         except ValueError as error:
@@ -163,12 +152,12 @@ def check_curves(curves: Table, runs: Table) -> None:
         _refuse_lost(curves, CURVE_COLUMNS)
     _check_values(curves, CURVE_COLUMNS[-1] if whole else None)
     epochs: dict[str, list[str]] = defaultdict(list)
-    for number, row in enumerate(_records(curves)):
+    for number, row in enumerate(curves.records()):
         epoch = row.get("epoch", "")
         if epoch and epoch in epochs[row["key"]]:
             raise curves.refusal(number, f"is epoch {epoch} of run {row['key']} a second time")
         epochs[row["key"]].append(epoch)
-    for row in _records(runs):
+    for row in runs.records():
         found = epochs[row["key"]]
         if whole:
             lost = set(found) != {str(epoch + 1) for epoch in range(int(row["epochs_run"]))}
@@ -191,15 +180,11 @@ def contents(runs: Table) -> dict[tuple[str, ...], dict[str, int]]:
     """
     found: dict[tuple[str, ...], dict[str, int]] = defaultdict(dict)
     if {"dataset", "dataset_sha256"} <= set(runs.header):
-        for number, row in enumerate(_records(runs)):
+        for number, row in enumerate(runs.records()):
             if row["dataset_sha256"]:
                 content = tuple(row.get(name, "") for name in CONTENT_COLUMNS)
                 found[content].setdefault(row["dataset_sha256"], number)
     return found
-
-
-def _records(table: Table) -> Iterator[dict[str, str]]:
-    return (dict(zip(table.header, row, strict=True)) for row in table.rows)
 
 
 def _is_whole(runs: Table) -> bool:
@@ -229,12 +214,13 @@ def _check_values(table: Table, last: str | None) -> None:
     for at, name in enumerate(table.header):
         texts = table.column(name)
         needed = at <= end and name not in optional
-        amiss = _is_garbled if _mostly_numbers(texts) else None
+        given = [text for text in texts if text]
+        of_numbers = sum(_number(text) is not None for text in given) * 2 > len(given)
         for number, text in enumerate(texts):
             if not text and needed:
                 raise table.refusal(number, f"has no {name}")
             wanted = _wanted(name, text) if text else ""
-            if not wanted and amiss is not None and amiss(text):
+            if not wanted and of_numbers and GARBLED.fullmatch(text.strip()):
                 wanted = "a number with a decimal point"
             if wanted:
                 raise table.refusal(number, f"has the {name} {text!r}; it is {wanted}")
@@ -265,20 +251,10 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _mostly_numbers(texts: Sequence[str]) -> bool:
-    given = [text for text in texts if text]
-    return sum(_number(text) is not None for text in given) * 2 > len(given)
-
-
-def _is_garbled(text: str) -> bool:
-    """Whether a spreadsheet wrote a number in its own way: 1,5 or 95%."""
-    return bool(re.fullmatch(r"[-+]?\d[\d.]*(,\d+|\s*%)", text.strip()))
-
-
 def _check_decimal_points(table: Table) -> None:
     found: dict[str, list[tuple[float, int, str]]] = defaultdict(list)
     names = [name for name in table.header if name in {f"{s}_cross_entropy" for s in SPLITS}]
-    for number, row in enumerate(_records(table) if names else ()):
+    for number, row in enumerate(table.records() if names else ()):
         for name in names:
             if row[name]:
                 found[row["key"]].append((float(row[name]), number, name))

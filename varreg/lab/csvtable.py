@@ -8,10 +8,8 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-__all__ = ["LedgerError", "Table", "read", "write"]
 
 RESTORE = "Nothing was changed. Restore the file from version control"
 # Thousands of logits in one field are more than the module expects.
@@ -44,6 +42,10 @@ class Table:
         """The texts of a column."""
         at = self.header.index(name)
         return [row[at] for row in self.rows]
+
+    def records(self) -> Iterator[dict[str, str]]:
+        """The rows, each by the names of the columns."""
+        return (dict(zip(self.header, row, strict=True)) for row in self.rows)
 
     def refusal(self, row: int, what: str) -> LedgerError:
         """The error that says what is wrong with a row."""

@@ -13,8 +13,6 @@ from varreg.lab.ledger import default_results
 from varreg.lab.machine import device_name
 from varreg.lab.training import default_device
 
-__all__ = ["report"]
-
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn", "medmnist", "monai", "pooch")
 EXTRAS = ("jupyter-book", "papermill", "nbval", "seaborn", "tensorboard")
 

@@ -27,11 +27,11 @@ from tqdm import tqdm
 from varreg.checks import check_target
 from varreg.features import FeatureTap
 from varreg.lab.augment import zoom_and_shift
-from varreg.lab.metrics import accuracy, auroc
 from varreg.lab.training import (
     Fit,
     NonFiniteLossError,
     Scaling,
+    Seen,
     Settings,
     Source,
     Watch,
@@ -40,7 +40,6 @@ from varreg.lab.training import (
     build_optimizer,
     check_data,
     in_blocks,
-    not_finite,
     streams,
 )
 from varreg.loss import LossParts, VariancePenalizedLoss
@@ -141,21 +140,23 @@ def fit_ensemble(
     optimize = build_optimizer(stack, settings)
     best = {name: value.detach().clone() for name, value in stack.named_parameters()}
     running = members
-    layer = _features_enter(models[0], example)
+    with FeatureTap(models[0]) as tap, torch.inference_mode():
+        models[0].eval()(example)
+        tap.take()
+        layer = tap.layer  # that makes the logits
     with FeatureTap(stack, layer) as tap:
         epochs = range(1, settings.epochs + 1)
         for epoch in tqdm(epochs, unit="epoch", disable=None if progress else True):
-            seen = _train(stack, tap, optimize, running, train, criterion, scaling, settings)
-            rows = seen.rows("train_")
-            failures = seen.failures(f"epoch {epoch}, step {{step}}", running)
-            seen = _validate(stack, tap, len(running), val, criterion, scaling, settings.batch_size)
-            place = f"the end of epoch {epoch}, on the validation split"
-            failures = seen.failures(place, running) | failures  # the first counts
-            for member, first, second in zip(running, rows, seen.rows("val_"), strict=True):
-                member.history.append({"epoch": epoch, **first, **second})
-                member.watch.note(epoch, second[f"val_{settings.monitor}"])
-                member.failure = failures.get(member)
-            _copy_improved(stack, running, epoch, best)
+            trained = _train(stack, tap, optimize, running, train, criterion, scaling, settings)
+            size = settings.batch_size
+            validated = _validate(stack, tap, len(running), val, criterion, scaling, size)
+            own = zip(running, trained.of_members(), validated.of_members(), strict=True)
+            for member, first, second in own:
+                member.note(epoch, first, second, settings.monitor)
+            improved = [at for at, own in enumerate(running) if own.watch.best_epoch == epoch]
+            places = [running[at].place for at in improved]
+            for name, parameter in stack.named_parameters():
+                best[name][places] = parameter.detach()[improved]
             staying = [at for at, member in enumerate(running) if member.running]
             if len(staying) < len(running):
                 running = [running[at] for at in staying]
@@ -299,16 +300,14 @@ def _unknown_layers(model: nn.Module) -> list[str]:
     unknown = []
     for name, layer in model.named_modules():
         kind = type(layer)
-        own = any(True for _ in layer.parameters(recurse=False)) or any(
-            True for _ in layer.buffers(recurse=False)
-        )
-        is_leaf = not any(True for _ in layer.children())
+        own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+        holds_others = next(layer.children(), None) is not None
         known = (
             layer.groups == 1
             and layer.padding_mode == "zeros"
             and not isinstance(layer.padding, str)
             if kind is nn.Conv2d
-            else kind is nn.Linear or kind in CHANNELWISE or not (own or is_leaf)
+            else kind is nn.Linear or kind in CHANNELWISE or (holds_others and not own)
         )
         if not known:
             unknown.append(f"{name or 'the model'} ({kind.__name__})")
@@ -334,14 +333,6 @@ def _check_stack(
         check_target(logits, subset.labels, dataset.task)
 
 
-def _features_enter(model: nn.Module, images: Tensor) -> str:
-    """Name of the layer that the features enter, the one that makes the logits."""
-    with FeatureTap(model) as tap, torch.inference_mode():
-        model.eval()(images)
-        tap.take()
-        return tap.layer
-
-
 def _keep(stack: nn.Module, optimize: torch.optim.Optimizer, staying: Tensor) -> None:
     """Let go of all members but these, with what the optimizer knows of them."""
     for parameter in stack.parameters():
@@ -349,15 +340,6 @@ def _keep(stack: nn.Module, optimize: torch.optim.Optimizer, staying: Tensor) ->
         state |= {name: value[staying] for name, value in state.items() if value.shape == whole}
         parameter.grad = None
         parameter.data = parameter.data[staying]
-
-
-def _copy_improved(
-    stack: nn.Module, running: Sequence[_Member], epoch: int, best: dict[str, Tensor]
-) -> None:
-    improved = [at for at, member in enumerate(running) if member.watch.best_epoch == epoch]
-    places = [running[at].place for at in improved]
-    for name, parameter in stack.named_parameters():
-        best[name][places] = parameter.detach()[improved]
 
 
 # ---------------------------------------------------------------- the members
@@ -381,6 +363,17 @@ class _Member:
     def running(self) -> bool:
         """Whether it trains on after the last epoch."""
         return self.failure is None and not self.watch.stopped
+
+    def note(self, epoch: int, trained: Seen, validated: Seen, monitor: str) -> None:
+        """Take the metrics of an epoch, or what is wrong with them."""
+        own = f"of seed {self.seed}"
+        self.failure = trained.failure(f"epoch {epoch}, step {{step}}, {own}") or validated.failure(
+            f"the end of epoch {epoch}, on the validation split, {own}"
+        )
+        if self.failure is None:
+            row = {"epoch": epoch, **trained.summary("train_"), **validated.summary("val_")}
+            self.history.append(row)
+            self.watch.note(epoch, row[f"val_{monitor}"])
 
 
 def _common(
@@ -426,10 +419,10 @@ def _train(
     criterion: VariancePenalizedLoss,
     scaling: Scaling,
     settings: Settings,
-) -> _Seen:
+) -> Seen:
     """One pass over the training split; nothing in it waits for the device."""
     stack.train()
-    seen = _Seen(criterion, len(members))
+    seen = Seen(criterion, len(source))
     orders = [list(batches(len(source), settings.batch_size, member.order)) for member in members]
     sizes = [len(chosen) for chosen in orders[0]]
     order = torch.stack([torch.cat(parts) for parts in orders]).to(source.home)
@@ -460,9 +453,9 @@ def _validate(
     criterion: VariancePenalizedLoss,
     scaling: Scaling,
     batch_size: int,
-) -> _Seen:
+) -> Seen:
     stack.eval()
-    seen = _Seen(criterion, members)
+    seen = Seen(criterion, len(source))
     with torch.inference_mode():
         for chosen in batches(len(source), batch_size, device=source.home):
             images, labels = source.take(chosen)
@@ -501,47 +494,3 @@ def _loss(
         criterion.task, criterion.variance_weight, lambda_=criterion.lambda_, validate=False
     )
     return torch.vmap(every, in_dims=1)(logits, labels, features)
-
-
-class _Seen:
-    """The metrics of an epoch for every member, gathered batch by batch on the device."""
-
-    def __init__(self, criterion: VariancePenalizedLoss, members: int) -> None:
-        self.criterion = criterion
-        self.members = members
-        self.parts: list[Tensor] = []
-        self.logits: list[Tensor] = []
-        self.labels: list[Tensor] = []
-
-    def add(self, parts: LossParts, logits: Tensor, labels: Tensor) -> None:
-        self.parts.append(torch.stack(parts).detach())
-        self.logits.append(logits.detach())
-        self.labels.append(labels)
-
-    def rows(self, prefix: str) -> list[dict[str, float]]:
-        """One dictionary a member, as :func:`varreg.lab.training.fit` has them."""
-        sizes = torch.tensor([len(labels) for labels in self.labels], dtype=torch.float64)
-        parts = torch.stack(self.parts).cpu().double()
-        means = torch.tensordot(sizes / sizes.sum(), parts, 1)
-        logits, labels = torch.cat(self.logits).cpu(), torch.cat(self.labels).cpu()
-        task = self.criterion.task
-        rows = []
-        for member in range(self.members):
-            row = dict(zip(LossParts._fields, means[:, member].tolist(), strict=True))
-            own = logits[:, member], labels[:, member], task
-            diverged = not own[0].isfinite().all()  # it fails at the end of this epoch
-            row["accuracy"] = math.nan if diverged else accuracy(*own)
-            row["auroc"] = math.nan if diverged else auroc(*own)
-            rows.append({prefix + name: value for name, value in row.items()})
-        return rows
-
-    def failures(self, place: str, members: Sequence[_Member]) -> dict[_Member, NonFiniteLossError]:
-        """For each member whose loss was not finite, where first and of what it was made."""
-        parts = torch.stack(self.parts).cpu()
-        broken = ~torch.isfinite(parts).all(1)
-        found = {}
-        for at in broken.any(0).nonzero().flatten().tolist():
-            step = int(broken[:, at].nonzero()[0])
-            where = f"{place.format(step=step + 1)}, of seed {members[at].seed}"
-            found[members[at]] = not_finite(self.criterion, *parts[step, :, at].tolist(), where)
-        return found

@@ -171,8 +171,7 @@ class Ledger:
             names: dict[tuple[str, str], list[str]] = defaultdict(list)
             for row in images.rows:
                 names[row[0], row[1]].append(row[3])
-            for number, row in enumerate(said.rows):
-                record = dict(zip(said.header, row, strict=True))
+            for number, record in enumerate(said.records()):
                 key, split = record["key"], record["split"]
                 if key not in wanted or (splits is not None and split not in splits):
                     continue

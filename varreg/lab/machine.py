@@ -14,8 +14,6 @@ import torch
 
 import varreg
 
-__all__ = ["checkout", "commit", "device_name", "stamp"]
-
 
 def checkout() -> Path | None:
     """Root folder of the checkout that the package runs from; ``None`` where it is installed.
@@ -48,7 +46,8 @@ def commit() -> str:
     # The folder may belong to another user, as in a container. Its code runs already.
     ours = ["git", "-c", f"safe.directory={root}", "-C", str(root)]
     # Inside a hook, these name the repository that was committed to.
-    environment = {name: value for name, value in os.environ.items() if not _redirects(name)}
+    redirects = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    environment = {name: value for name, value in os.environ.items() if name not in redirects}
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -67,10 +66,6 @@ def commit() -> str:
             stacklevel=2,
         )
         return ""
-
-
-def _redirects(name: str) -> bool:
-    return name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
 def device_name(device: torch.device) -> str:

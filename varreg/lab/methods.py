@@ -193,10 +193,6 @@ def _head_l2(head_weight: Tensor) -> Tensor:
     return head_weight.square().sum() / 2
 
 
-def _own_weight(rho: float) -> nn.Module:
-    return weights.GradientRatio(rho)
-
-
 #: Every method, in the order of tables and figures.
 METHODS: dict[str, Method] = {
     "baseline": Method(title="baseline"),
@@ -208,7 +204,7 @@ METHODS: dict[str, Method] = {
         "penalty, weight sets itself",
         feature_variance,
         GREEN,
-        weight=_own_weight,
+        weight=weights.GradientRatio,
         strength="rho",
     ),
     "warmed_up": _penalty(
@@ -252,7 +248,7 @@ METHODS: dict[str, Method] = {
         "variance weighted by the head, weight sets itself",
         penalties.head_weighted_variance,
         RED,
-        weight=_own_weight,
+        weight=weights.GradientRatio,
         strength="rho",
     ),
     # ------------------------------------------------------------ rivals on the features

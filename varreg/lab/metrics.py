@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from varreg import loss
 from varreg.checks import Task, check_target
 
 __all__ = [
@@ -188,9 +189,7 @@ def risk_coverage(logits: Tensor, labels: Tensor, task: Task) -> tuple[np.ndarra
 
 def cross_entropy(logits: Tensor, labels: Tensor, task: Task) -> float:
     """Mean cross-entropy in nats, not scaled; multi-label: over all labels."""
-    if task == "multiclass":
-        return F.cross_entropy(logits, labels.flatten().long()).item()
-    return F.binary_cross_entropy_with_logits(logits, labels.to(logits).view_as(logits)).item()
+    return loss.cross_entropy(logits, labels, task, validate=False).item()
 
 
 def accuracy(logits: Tensor, labels: Tensor, task: Task) -> float:

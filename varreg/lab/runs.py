@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from varreg.lab.training import (
     Scaling,
     Settings,
     as_device,
+    check_choice,
     fit,
     predict,
     typed,
@@ -156,22 +157,15 @@ class RunSpec(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}; allowed are {', '.join(METHODS)}")
+        check_choice("method", self.method, METHODS)
         if self.split not in (None, *datasets.splits(self.dataset)):
             raise ValueError(
                 f"split of {self.dataset} is {self.split!r}; allowed are "
                 f"{', '.join(datasets.splits(self.dataset))}, or None for the first"
             )
-        for name, allowed in (
-            ("model", models.MODELS),
-            ("init", get_args(models.Init)),
-            ("wrong_kind", get_args(WrongLabels)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(allowed)}"
-                )
+        check_choice("model", self.model, models.MODELS)
+        check_choice("init", self.init, get_args(models.Init))
+        check_choice("wrong_kind", self.wrong_kind, get_args(WrongLabels))
         check_penalty(self.variance_weight, self.feature_sampling_ratio, self.lambda_)
         check_weight("strength", self.strength)
         check_subset(self.train_share, self.wrong_labels, self.draw)
@@ -286,24 +280,19 @@ def train_run(
     spec: RunSpec,
     *,
     root: str | Path | None = None,
-    device: str | None = None,
-    progress: bool = False,
-    log_dir: str | Path | None = None,
     data: datasets.Dataset | None = None,
     model: nn.Module | None = None,
-    on_epoch: Callable[[int, nn.Module], None] | None = None,
+    **how: object,
 ) -> Trained:
     """Train one run; evaluate and record nothing.
 
     Args:
         spec: The run.
         root: Folder of the data, see :func:`varreg.lab.datasets.load`.
-        device: Default: CUDA if there is one.
-        progress: Show a progress bar over epochs on a terminal.
-        log_dir: Folder for TensorBoard event files.
         data: In place of the data set that the run names, which is then not loaded.
         model: Goes on from its weights; default: a new one with initial weights from the seed.
-        on_epoch: As in :func:`varreg.lab.training.fit`.
+        **how: ``device``, ``progress``, ``log_dir`` and ``on_epoch`` of
+            :func:`varreg.lab.training.fit`.
 
     Example:
         >>> spec = RunSpec(study="try", dataset="phantom", method="baseline", seed=0, epochs=1)
@@ -324,21 +313,13 @@ def train_run(
             transform=changes.transform,
             step=changes.step,
             averaging=changes.averaging,
-            device=device,
-            progress=progress,
-            log_dir=log_dir,
-            on_epoch=on_epoch,
+            **how,
         )
     return Trained(model, data, result)
 
 
 def execute(
-    spec: RunSpec,
-    *,
-    root: str | Path | None = None,
-    device: str | None = None,
-    progress: bool = False,
-    log_dir: str | Path | None = None,
+    spec: RunSpec, *, root: str | Path | None = None, device: str | None = None, **how: object
 ) -> tuple[dict[str, object], list[dict[str, float]]]:
     """Train and evaluate one run; record nothing.
 
@@ -346,8 +327,7 @@ def execute(
         spec: The run.
         root: Folder of the data, see :func:`varreg.lab.datasets.load`.
         device: Default: CUDA if there is one.
-        progress: Show a progress bar over epochs on a terminal.
-        log_dir: Folder for TensorBoard event files.
+        **how: ``progress`` and ``log_dir`` of :func:`varreg.lab.training.fit`.
 
     Returns:
         The row of the run and one row an epoch, as :meth:`varreg.lab.ledger.Ledger.append`
@@ -359,13 +339,18 @@ def execute(
         >>> row["epochs_run"], len(curve), 0 < row["test_accuracy"] <= 1
         (1, 1, True)
     """
-    return _execute(spec, root=root, device=device, progress=progress, log_dir=log_dir)[:2]
+    return _execute(spec, root=root, device=device, **how)[:2]
 
 
 def _execute(
-    spec: RunSpec, *, device: str | None, robustness: bool = False, **how: object
+    spec: RunSpec,
+    *,
+    root: str | Path | None,
+    device: str | None,
+    robustness: bool = False,
+    **how: object,
 ) -> tuple[dict[str, object], list[dict[str, float]], Said]:
-    data = load_data(spec, how.pop("root", None))
+    data = load_data(spec, root)
     last: dict[str, torch.Tensor] = {}
 
     def keep_last(epoch: int, model: nn.Module) -> None:
@@ -374,8 +359,9 @@ def _execute(
             for split in PREDICTED:
                 last[f"{split}_last"] = predict(model, getattr(data, split).images, scaling)
 
-    on_epoch = keep_last if robustness else None
-    run = train_run(spec, device=device, data=data, on_epoch=on_epoch, **how)
+    if robustness:
+        how["on_epoch"] = keep_last
+    run = train_run(spec, data=data, device=device, **how)
     with _repeatable():
         logits = {
             split: predict(run.model, getattr(run.data, split).images, run.fit.scaling)
@@ -511,17 +497,19 @@ def groups(jobs: Sequence[Job], device: torch.device | str | None = None) -> lis
     on_cuda = as_device(device).type == "cuda"
     alike: dict[object, list[Job]] = {}
     for place, job in enumerate(jobs):
-        together = on_cuda and isinstance(job, RunSpec) and _leaves_gpu_idle(job)
+        together = (
+            on_cuda
+            and isinstance(job, RunSpec)
+            and _can_stack(job)
+            and job.size <= LARGEST_SIZE
+            and _is_stackable(job.model)
+        )
         alike.setdefault(dataclasses.replace(job, seed=0) if together else place, []).append(job)
     return [
         same[first : first + MOST_MEMBERS]
         for same in alike.values()
         for first in range(0, len(same), MOST_MEMBERS)
     ]
-
-
-def _leaves_gpu_idle(spec: RunSpec) -> bool:
-    return _can_stack(spec) and spec.size <= LARGEST_SIZE and _is_stackable(spec.model)
 
 
 def _can_stack(spec: RunSpec) -> bool:
@@ -675,8 +663,7 @@ def run_all(
             such ``device``, or if the cluster cannot be used.
         ConnectionError: If the cluster is lost; what it had finished is recorded.
     """
-    if train not in get_args(Train):
-        raise ValueError(f"train is {train!r}; allowed are {', '.join(get_args(Train))}")
+    check_choice("train", train, get_args(Train))
     check_sweep(jobs, dask)
     limit = typed("limit", limit, "int | None")
     if limit is not None and limit < 0:
@@ -754,18 +741,18 @@ def _perform(
         LedgerError: If the data are others now; better known before the training than after.
     """
     first = task[0]
-    if isinstance(first, RunSpec):
-        content = tuple(str(getattr(first, name) or "") for name in CONTENT_COLUMNS)
-        before = known[first.study].get(content)
-        if before and (now := load_data(first, root).sha256) not in before:
-            raise LedgerError(
-                f"the data set {first.dataset} changed: the runs that {first.study} holds saw data "
-                f"with the hash {', '.join(sorted(before))}, and this is {now}. Give the data that "
-                "they had (see python -m varreg data check), or name another folder with results="
-            )
     if not isinstance(first, RunSpec):
         yield first.study, *first.execute(root=root, device=device), {}
-    elif len(task) == 1:
+        return
+    content = tuple(str(getattr(first, name) or "") for name in CONTENT_COLUMNS)
+    before = known[first.study].get(content)
+    if before and (now := load_data(first, root).sha256) not in before:
+        raise LedgerError(
+            f"the data set {first.dataset} changed: the runs that {first.study} holds saw data "
+            f"with the hash {', '.join(sorted(before))}, and this is {now}. Give the data that "
+            "they had (see python -m varreg data check), or name another folder with results="
+        )
+    if len(task) == 1:
         yield first.study, *_execute(first, root=root, device=device, robustness=robustness)
     else:
         for outcome in _execute_many(task, root, device):

@@ -149,12 +149,8 @@ def paired_difference(
             "value a seed in each, in the same order; keep the seeds that both have."
         )
     differences = first - second
-    interval = _t_interval(differences, confidence, extra=0.0)
     return PairedDifference(
-        mean=interval.mean,
-        low=interval.low,
-        high=interval.high,
-        n=interval.n,
+        **vars(_t_interval(differences, confidence, extra=0.0)),
         p=_paired_p(differences),
         prediction=_t_interval(differences, confidence, extra=1.0),
     )

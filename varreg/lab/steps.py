@@ -28,10 +28,15 @@ def descend(passed: Passed, optimizer: torch.optim.Optimizer) -> tuple[LossParts
     Returns:
         The loss and the logits of the forward pass.
     """
+    found = _with_gradient(passed, optimizer)
+    optimizer.step()
+    return found
+
+
+def _with_gradient(passed: Passed, optimizer: torch.optim.Optimizer) -> tuple[LossParts, Tensor]:
     parts, logits = passed()
     optimizer.zero_grad(set_to_none=True)
     parts.total.backward()
-    optimizer.step()
     return parts, logits
 
 
@@ -55,23 +60,19 @@ def sharpness_aware(
         Foret, Kleiner, Mobahi and Neyshabur (ICLR 2021), "Sharpness-Aware Minimization for
         Efficiently Improving Generalization".
     """
-    parts, logits = passed()
-    optimizer.zero_grad(set_to_none=True)
-    parts.total.backward()
+    found = _with_gradient(passed, optimizer)
     weights = [w for group in optimizer.param_groups for w in group["params"] if w.grad is not None]
     norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights])
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight in weights:
             weight.add_(weight.grad * (radius / (norm + 1e-12)))
-    moved, _ = passed()
-    optimizer.zero_grad(set_to_none=True)
-    moved.total.backward()
+    _with_gradient(passed, optimizer)
     with torch.no_grad():
         for weight, value in zip(weights, before, strict=True):
             weight.copy_(value)
     optimizer.step()
-    return parts, logits
+    return found
 
 
 class Averaging:

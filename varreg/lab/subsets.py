@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from varreg.checks import check_integer, check_number
-from varreg.lab.datasets.core import Dataset, Subset, Task
+from varreg.checks import Task, check_integer, check_number
+from varreg.lab.datasets.core import Dataset, Subset
 
 __all__ = ["WrongLabels", "check_subset", "fewer", "mislabelled", "nested_rows", "wrong_labels"]
 

@@ -24,8 +24,6 @@ import varreg
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-__all__ = ["carry_out", "check_sweep", "reuse_freed_memory"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -85,7 +83,7 @@ def check_sweep(jobs: int, dask: str | None) -> None:
     """
     if isinstance(jobs, bool) or not isinstance(jobs, numbers.Integral):
         raise ValueError(f"jobs is {jobs!r}; give a whole number: 1 or more, or -1 for one a core")
-    if dask is not None and not isinstance(dask, str):
+    if not isinstance(dask, str | None):
         raise ValueError(f"dask is {dask!r}; give the address of a scheduler, or None")
     if jobs == 0 or jobs < -1:
         raise ValueError(f"jobs is {jobs}; it must be 1 or more, or -1 for one a core")
@@ -111,8 +109,14 @@ def _here(
 
 def _begin(parent: int) -> None:
     """Set a worker process up before its first task."""
+    from joblib.externals.loky import process_executor
+
     torch.set_num_threads(1)
-    _may_grow()
+    # It may live on with 300 MB more than after its first task. loky takes that for a leak,
+    # replaces the process and warns, but it is the data set of the next task, a package that it
+    # imports, or the memory of its activations. Only where psutil is installed does loky look, and
+    # there is no other way to tell it than this switch.
+    process_executor._USE_PSUTIL = False
     # The bars of tqdm share a semaphore between processes, which would outlive one that is ended.
     tqdm.set_lock(threading.RLock())
     threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
@@ -134,18 +138,6 @@ def _recorded(task: T, perform: Callable[[T], Iterable[R]], record: Callable[[R]
     return recorded
 
 
-def _may_grow() -> None:
-    """Let this worker process of joblib live on with 300 MB more than after its first task.
-
-    joblib's loky takes that for a leak, replaces the process and warns, but it is the data set
-    of the next task, a package that it imports, or the memory of its activations. Only where
-    psutil is installed does loky look, and there is no other way to tell it than this switch.
-    """
-    from joblib.externals.loky import process_executor
-
-    process_executor._USE_PSUTIL = False
-
-
 def reuse_freed_memory() -> None:
     """Keep freed memory in the process, so that each step does not fault it in anew.
 
@@ -157,12 +149,6 @@ def reuse_freed_memory() -> None:
         m_trim_threshold, m_mmap_max = -1, -4
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def _return_freed_memory() -> None:
-    """Hand back what the process kept: a Dask worker that seems full is given no more tasks."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _on_cluster(
@@ -281,4 +267,6 @@ def _on_worker(task: T, perform: Callable[[T], Iterable[R]], version: str) -> li
         try:
             return list(perform(task))
         finally:
-            _return_freed_memory()
+            # A worker that seems full is given no more tasks: hand back what it kept.
+            if platform.libc_ver()[0] == "glibc":
+                ctypes.CDLL(None).malloc_trim(0)

@@ -10,8 +10,6 @@ import torch
 
 from varreg.lab.statistics import mean_interval
 
-__all__ = ["BLOCKS", "interleaved", "ratio_interval"]
-
 
 def interleaved(
     steps: Mapping[str, Callable[[], object]],

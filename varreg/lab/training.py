@@ -7,10 +7,10 @@ import math
 import numbers
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
@@ -28,12 +28,15 @@ from varreg.checks import (
 )
 from varreg.features import FeatureTap
 from varreg.lab.augment import zoom_and_shift
+from varreg.lab.datasets.core import as_stored
 from varreg.lab.metrics import accuracy, auroc, classification_metrics
 from varreg.lab.steps import Averaging, Step, descend
 from varreg.loss import LossParts, PenalizedLoss, VariancePenalizedLoss
 from varreg.variance import feature_variance
 
 if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
     from varreg.lab.datasets import Dataset, Subset
 
 __all__ = [
@@ -148,10 +151,7 @@ class Settings:
             "normalize": Normalize,
             "precision": Precision,
         }.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; allowed are {', '.join(get_args(kind))}"
-                )
+            check_choice(name, getattr(self, name), get_args(kind))
 
     @classmethod
     def of(cls, settings: Settings | None, fields: Mapping[str, object]) -> Settings:
@@ -197,16 +197,13 @@ class Scaling:
             Scaling(mean=(0.5,), std=(0.5,))
         """
         _check_images(images)
-        if normalize not in get_args(Normalize):
-            raise ValueError(
-                f"normalize is {normalize!r}; allowed are {', '.join(get_args(Normalize))}"
-            )
+        check_choice("normalize", normalize, get_args(Normalize))
         channels = images.shape[1]
         if normalize == "unit":
             return cls((0.0,) * channels, (1.0,) * channels)
         # Exact, from how often each value occurs; a block at a time: the set may be larger than
         # memory.
-        stored = _stored(images)
+        stored = as_stored(images)
         occurs = torch.zeros(stored.shape[-1], 256, dtype=torch.float64)
         for block in stored.split(1024):
             for channel, counts in enumerate(occurs):
@@ -393,27 +390,33 @@ def fit(
     optimize = build_optimizer(model, settings)
     order, jitter = streams(settings.seed)
     averaged = Averaging(model, averaging) if averaging else None
-    log = _tensorboard(log_dir)
-    own_tap = tap is None
-    tap = FeatureTap(model) if own_tap else tap
-    if own_tap and compile:  # which layer it is shows in a pass, and changes what is compiled
-        with torch.inference_mode():
-            model.eval()(scaling(dataset.train.images[:2].to(device)))
-            tap.take()
-    # Compiled with the hook of the tap. Not into CUDA graphs: they write each step over the one
-    # before it, whose logits are still to be counted.
-    forward = torch.compile(model) if compile else model
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     history: list[dict[str, float]] = []
-    watch, best_state = Watch(settings.patience), {}
+    watch, best_state, own_tap = Watch(settings.patience), {}, tap is None
 
-    def head() -> Tensor | None:
-        """The weights of the linear layer that makes the logits."""
-        layer = model.get_submodule(tap.layer)
-        return layer.weight if isinstance(layer, nn.Linear) else None
+    def passed(batch: Tensor, target: Tensor, place: str) -> tuple[LossParts, Tensor]:
+        """The loss of a batch and its logits, with the weights as they are."""
+        with autocast:
+            logits = forward(batch).float()
+            features = tap.take()
+            if torch.is_grad_enabled():
+                features = _with_gradient(features, batch)
+            makes_logits = model.get_submodule(tap.layer)
+            head = makes_logits.weight if isinstance(makes_logits, nn.Linear) else None
+            return _loss(criterion, logits, target, features, head, place), logits
 
-    start = time.perf_counter()
-    try:
+    with (
+        nullcontext() if log_dir is None else _tensorboard(log_dir) as log,
+        FeatureTap(model) if own_tap else nullcontext(tap) as tap,
+    ):
+        if own_tap and compile:  # which layer it is shows in a pass, and changes what is compiled
+            with torch.inference_mode():
+                model.eval()(scaling(dataset.train.images[:2].to(device)))
+                tap.take()
+        # Compiled with the hook of the tap. Not into CUDA graphs: they write each step over the one
+        # before it, whose logits are still to be counted.
+        forward = torch.compile(model) if compile else model
+        start = time.perf_counter()
         if on_epoch is not None:
             on_epoch(0, model.eval())
         # Nothing to show where nobody looks: `disable=None` is silent off a terminal.
@@ -422,7 +425,7 @@ def fit(
         ):
             model.train()
             criterion.train()
-            seen = _Running(criterion, len(train))
+            seen = Seen(criterion, len(train))
             drawn = batches(len(train), settings.batch_size, order, train.home)
             for number, chosen in enumerate(drawn, 1):
                 images, labels = train.take(chosen)
@@ -432,35 +435,17 @@ def fit(
                 if transform is not None:
                     batch, labels, target = transform(batch, labels, jitter)
                 place = f"epoch {epoch}, step {number}"
-
-                def passed(
-                    batch: Tensor = batch, target: Tensor = target, place: str = place
-                ) -> tuple[LossParts, Tensor]:
-                    with autocast:
-                        logits = forward(batch).float()
-                        features = _with_gradient(tap.take(), batch)
-                        return _loss(criterion, logits, target, features, head(), place), logits
-
-                parts, logits = step(passed, optimize)
+                parts, logits = step(partial(passed, batch, target, place), optimize)
                 if averaged is not None:
                     averaged.update()
                 seen.add(parts, logits, labels)
-            seen.check_finite(f"epoch {epoch}, step {{step}}")
+            if failure := seen.failure(f"epoch {epoch}, step {{step}}"):
+                raise failure
             row = {"epoch": epoch, **seen.summary("train_")}
             model.eval()
             with nullcontext() if averaged is None else averaged.shown():
                 place = f"the end of epoch {epoch}, on the validation split"
-                row |= _validate(
-                    forward,
-                    val,
-                    criterion,
-                    tap,
-                    head,
-                    scaling,
-                    settings.batch_size,
-                    autocast,
-                    place,
-                )
+                row |= _validate(passed, val, criterion, scaling, settings.batch_size, place)
                 history.append(row)
                 if on_epoch is not None:
                     on_epoch(epoch, model)
@@ -471,11 +456,6 @@ def fit(
                     best_state = {key: value.clone() for key, value in model.state_dict().items()}
             if watch.stopped:
                 break
-    finally:
-        if own_tap:
-            tap.remove()
-        if log is not None:
-            log.close()
     model.load_state_dict(best_state)
     model.eval()
     return Fit(history, watch.best_epoch, scaling, time.perf_counter() - start)
@@ -554,7 +534,7 @@ def in_blocks(
     if batch_size is not None:
         check_integer("batch_size", batch_size, 1)
     size = batch_size or EVALUATED_AT_ONCE.get(device.type, EVALUATED_AT_ONCE["cpu"])
-    stored, channels = _stored(images), images.shape[1]
+    stored, channels = as_stored(images), images.shape[1]
     results = Rows(len(images))
     with torch.inference_mode():
         while True:  # once for no image as well: what comes back has the shape of a result
@@ -607,8 +587,11 @@ class Source:
     """
 
     def __init__(self, subset: Subset, device: torch.device) -> None:
-        stored = _stored(subset.images)
-        self.home = device if _has_room(device, stored) else stored.device
+        stored = as_stored(subset.images)
+        has_room = device.type != "cuda" or stored.device == device
+        if not has_room:  # half of the free memory is for the network
+            has_room = stored.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
+        self.home = device if has_room else stored.device
         self._stored, self._channels = stored.to(self.home), subset.images.shape[1]
         self._labels, self._device = subset.labels.to(self.home), device
 
@@ -630,27 +613,10 @@ class Source:
         return rows.to(self._device, non_blocking=True)
 
 
-def _stored(images: Tensor) -> Tensor:
-    """Images as the data sets keep them, channels last: ``(N, ..., C)``, a view.
-
-    Grey images that are shown in colour, as a view that repeats their channel, have one again.
-    """
-    repeated = images.stride(1) == 0
-    return (images[:, :1] if repeated else images).movedim(1, -1)
-
-
 def _shown(stored: Tensor, channels: int) -> Tensor:
     """A view of stored images as ``(N, C, ...)``."""
     images = stored.movedim(-1, 1)
     return images.expand(-1, channels, *images.shape[2:])
-
-
-def _has_room(device: torch.device, stored: Tensor) -> bool:
-    """Whether images may be kept on the device; half of its free memory is for the network."""
-    if device.type != "cuda" or stored.device == device:
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return stored.nbytes <= free / 2
 
 
 @dataclass
@@ -716,8 +682,12 @@ class Rows:
         self.filled += len(rows)
 
 
-class _Running:
-    """The metrics of an epoch, gathered batch by batch; each sample counts once."""
+class Seen:
+    """The metrics of an epoch, gathered batch by batch; each sample counts once.
+
+    All that is added may have an axis of members, behind that of the samples; then
+    :meth:`of_members` gives what each of them has seen.
+    """
 
     def __init__(self, criterion: Criterion, count: int) -> None:
         self.criterion, self.ends = criterion, [0]
@@ -725,49 +695,58 @@ class _Running:
 
     def add(self, parts: LossParts, logits: Tensor, labels: Tensor) -> None:
         self.ends.append(self.ends[-1] + len(labels))
-        self.parts.add(torch.stack(parts).detach().expand(len(labels), -1))
+        values = torch.stack(parts, -1).detach()
+        self.parts.add(values.expand(len(labels), *values.shape))
         self.logits.add(logits.detach())
         self.labels.add(labels)
 
-    def check_finite(self, place: str) -> None:
-        """Refuse an epoch with a loss that is NaN or infinite; waits for the device."""
+    def of_members(self) -> Iterator[Seen]:
+        whole = [rows.rows.cpu() for rows in (self.logits, self.labels, self.parts)]
+        for member in range(whole[0].shape[1]):
+            own = Seen(self.criterion, self.ends[-1])
+            own.ends = self.ends
+            for rows, values in zip((own.logits, own.labels, own.parts), whole, strict=True):
+                rows.add(values[:, member])
+            yield own
+
+    def failure(self, place: str) -> NonFiniteLossError | None:
+        """What is wrong with an epoch whose loss became NaN or infinite; waits for the device."""
         broken = ~torch.isfinite(self.parts.rows).all(1).cpu()
-        if broken.any():
-            row = int(broken.nonzero()[0])
-            place = place.format(step=bisect_right(self.ends, row))
-            raise not_finite(self.criterion, *self.parts.rows[row].tolist(), place)
+        if not broken.any():
+            return None
+        row = int(broken.nonzero()[0])
+        place = place.format(step=bisect_right(self.ends, row))
+        return not_finite(self.criterion, *self.parts.rows[row].tolist(), place)
 
     def summary(self, prefix: str) -> dict[str, float]:
         means = self.parts.rows.cpu().double().mean(0)
         row = dict(zip(LossParts._fields, means.tolist(), strict=True))
         logits, labels = self.logits.rows.cpu(), self.labels.rows.cpu()
-        row["accuracy"] = accuracy(logits, labels, self.criterion.task)
-        row["auroc"] = auroc(logits, labels, self.criterion.task)
+        # An infinite logit may have a finite loss.
+        known, task = bool(logits.isfinite().all()), self.criterion.task
+        row["accuracy"] = accuracy(logits, labels, task) if known else math.nan
+        row["auroc"] = auroc(logits, labels, task) if known else math.nan
         return {prefix + name: value for name, value in row.items()}
 
 
 def _validate(
-    forward: Callable[[Tensor], Tensor],
+    passed: Callable[[Tensor, Tensor, str], tuple[LossParts, Tensor]],
     source: Source,
     criterion: Criterion,
-    tap: FeatureTap,
-    head: Callable[[], Tensor | None],
     scaling: Scaling,
     batch_size: int,
-    autocast: torch.autocast,
     place: str,
 ) -> dict[str, float]:
     criterion.eval()
-    seen = _Running(criterion, len(source))
+    seen = Seen(criterion, len(source))
     # Batches as large as in training, not as fit in memory: the feature variance is that within a
     # batch, and depends on its size.
-    with torch.inference_mode(), autocast:
+    with torch.inference_mode():
         for chosen in batches(len(source), batch_size, device=source.home):
             images, labels = source.take(chosen)
-            logits = forward(scaling(images)).float()
-            parts = _loss(criterion, logits, labels, tap.take(), head(), place)
-            seen.add(parts, logits, labels)
-    seen.check_finite(place)
+            seen.add(*passed(scaling(images), labels, place), labels)
+    if failure := seen.failure(place):
+        raise failure
     return seen.summary("val_")
 
 
@@ -827,9 +806,7 @@ def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimiz
     return make(model.parameters(), eps=settings.adam_epsilon, **common)
 
 
-def _tensorboard(log_dir: str | Path | None) -> object | None:
-    if log_dir is None:
-        return None
+def _tensorboard(log_dir: str | Path) -> SummaryWriter:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -873,27 +850,29 @@ def typed(name: str, value: object, kind: str) -> object:
         >>> typed("epochs", 2.0, "int"), typed("patience", None, "int | None")
         (2, None)
     """
+    if value is None and kind.endswith(" | None"):
+        return None
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    match kind.removesuffix(" | None"):
-        case _ if value is None and kind.endswith(" | None"):
-            return None
-        case "int" if is_number and float(value).is_integer():
-            return int(value)
-        case "float" if is_number:
-            return float(value)
-        case "bool" if isinstance(value, (bool, np.bool_)):
-            return bool(value)
-        case "str" if isinstance(value, str):
-            return str(value)
-        case "int" | "float" | "bool" | "str":
-            wanted = {
-                "int": "a whole number",
-                "float": "a number",
-                "bool": "True or False",
-                "str": "a text",
-            }[kind.removesuffix(" | None")]
-            raise ValueError(
-                f"{name} is {value!r}; give {wanted}"
-                + (", or None" if kind.endswith(" | None") else "")
-            )
-    return value
+    kinds = {
+        "int": (int, is_number and float(value).is_integer(), "a whole number"),
+        "float": (float, is_number, "a number"),
+        "bool": (bool, isinstance(value, (bool, np.bool_)), "True or False"),
+        "str": (str, isinstance(value, str), "a text"),
+    }
+    if (plain := kind.removesuffix(" | None")) not in kinds:
+        return value
+    convert, fits, wanted = kinds[plain]
+    if not fits:
+        or_none = ", or None" if kind.endswith(" | None") else ""
+        raise ValueError(f"{name} is {value!r}; give {wanted}{or_none}")
+    return convert(value)
+
+
+def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
+    """Refuse what is none of a few names.
+
+    Raises:
+        ValueError: With the name, what was given and what is allowed.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")

@@ -78,6 +78,8 @@ def test_edges_are_paired_and_judged_by_their_intervals():
     test = stats.ttest_rel(wide["shuffled"], wide["in place"])
     interval = test.confidence_interval()
     change = found.loc[("small_cnn", "test_accuracy"), "change"]
+    assert change.n == 5
+    assert found.loc[("small_cnn", "test_accuracy"), "in_place"].mean == wide["in place"].mean()
     assert (change.low, change.high) == pytest.approx((interval.low, interval.high))
 
     better = no_edges.by_blocks(edges({"paper_cnn": 0.03}))
@@ -104,9 +106,6 @@ def test_a_change_can_be_clear_and_small():
 
 def test_edges_in_words():
     runs = no_edges.by_blocks(edges({"paper_cnn": 0.0, "small_cnn": -0.05}))
-    table = no_edges.table(runs, METRICS)
-    assert table["Shuffled is"].tolist() == ["equal"] * 3 + ["worse"] * 3
-    assert table["Pairs"].tolist() == [5] * 6
     facts = no_edges.facts(runs, ["test_accuracy"])
     text = facts["edges_small_cnn_test_accuracy"]
     assert text.startswith("lowers test accuracy by 0.05")

@@ -32,14 +32,12 @@ def test_theory_fits_one_constant_a_model_and_nothing_else():
 
 
 def test_sampling_table_and_facts():
-    table = sampling_noise.table(sampling()).set_index(["Network", "Ratio"])
-    small = table.loc[("small CNN", "0.2")]
-    assert small["Features drawn"] == "200 of 1000"
-    assert small["Noise, at random"] == small["In theory"] == "0.014"  # 3.5 * 0.004
-    assert small["Noise, as a comb"] == "0.0035"
-    assert small["Bias, at random / comb"] == "1.0 / 0.9"
-    assert "time" not in " ".join(table.columns).lower()  # that is the benchmark's to say
-    assert table.loc[("small CNN", "1"), "Bias, at random / comb"] == "\u2013"
+    means = sampling_noise.means(sampling()).set_index(["model", "ratio"])
+    small = means.loc[("small_cnn", 0.2)]
+    assert (small["drawn"], small["features"]) == (200, 1000)
+    assert small["gradient_noise"] == pytest.approx(3.5 * 0.004)
+    assert small["predicted"] == pytest.approx(small["gradient_noise"])
+    assert means.loc[("small_cnn", 1.0), "predicted"] == 0  # no sampling, no noise
     facts = sampling_noise.facts(sampling())
     assert facts["sampling_small_cnn_random"] == "1.4 %"
     assert facts["sampling_small_cnn_comb"] == "0.35 %"

@@ -19,8 +19,6 @@ from filelock import FileLock
 
 from varreg.lab.datasets.core import DatasetError, reading
 
-__all__ = ["cache_dir", "cached_array", "cached_files", "hash_bytes"]
-
 # Raise this when the same files would be decoded into other numbers.
 FORMAT = 1
 CHECKPOINT = 1.0  # seconds of decoding that a kill may cost, apart from what is under way
@@ -54,35 +52,6 @@ def hash_bytes(*arrays: np.ndarray) -> str:
             block = np.ascontiguousarray(array[start : start + HASHED])
             digest.update(memoryview(block).cast("B"))
     return digest.hexdigest()
-
-
-def cached_array(
-    key: str,
-    files: Sequence[str | Path],
-    shape: tuple[int, ...],
-    fill: Callable[[np.ndarray], None],
-) -> tuple[np.ndarray, str]:
-    """Return the decoded images, decoding all of them in one go when a file has changed.
-
-    Args:
-        key: data set, size and split, for the file's name.
-        files: what the images are decoded from.
-        shape: shape of the result.
-        fill: writes the images into an empty ``uint8`` array of that shape.
-
-    Returns:
-        What :func:`cached_files` returns.
-
-    Raises:
-        DatasetError: If the cache folder cannot be written or has too little space.
-    """
-
-    def fill_at_once(array: np.ndarray, done: int) -> Generator[int, None, None]:
-        if done < len(files):
-            fill(array)
-            yield len(files)
-
-    return cached_files(key, files, shape, fill_at_once)
 
 
 def cached_files(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
+from varreg.checks import Task
 from varreg.lab.datasets import folders, medmnist, phantom
 from varreg.lab.datasets.cache import hash_bytes
 from varreg.lab.datasets.core import (
@@ -17,14 +17,12 @@ from varreg.lab.datasets.core import (
     Dataset,
     DatasetError,
     Subset,
-    Task,
+    as_stored,
     content_hash,
     open_file,
     reading,
 )
 from varreg.lab.datasets.registry import load, names, splits
-
-__all__ = ["Entry", "catalogue", "check", "fetch"]
 
 NOT_OWN = "; the content was checked instead"
 KERMANY = "Kermany et al., Cell 172, 1122 (2018), doi:10.1016/j.cell.2018.02.010"
@@ -215,12 +213,6 @@ def _parts(data: Dataset) -> dict[str, Subset]:
     return {"train": data.train, "val": data.val, "test": data.test}
 
 
-def _stored(images: Tensor) -> np.ndarray:
-    """The images as they lie in memory or on disk: channels last, grey ones once."""
-    once = images[:, :1] if images.stride(1) == 0 else images
-    return once.movedim(1, -1).numpy()
-
-
 def _count(data: Dataset, subset: Subset) -> str:
     if data.task == "multilabel":
         per_class = subset.labels.sum(0).int().tolist()
@@ -243,7 +235,7 @@ def _require_published_count(data: Dataset) -> None:
 def _require_intact(data: Dataset) -> None:
     parts = _parts(data).values()
     labels = np.concatenate([subset.labels.numpy() for subset in parts])
-    images_sha256 = hash_bytes(*(_stored(subset.images) for subset in parts))
+    images_sha256 = hash_bytes(*(as_stored(subset.images).numpy() for subset in parts))
     counts = [len(subset) for subset in parts]
     if content_hash(images_sha256, labels, counts) != data.sha256:
         raise CorruptDatasetError(
@@ -294,7 +286,7 @@ def _leaks(data: Dataset) -> list[str]:
     """Sentences on what stands in more than one part."""
     notes = []
     seen = {
-        part: [hashlib.sha256(image).digest() for image in _stored(subset.images)]
+        part: [hashlib.sha256(image).digest() for image in as_stored(subset.images).numpy()]
         for part, subset in _parts(data).items()
     }
     for part, earlier in (("val", ["train"]), ("test", ["train", "val"])):

@@ -11,28 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "CorruptDatasetError",
-    "Dataset",
-    "DatasetError",
-    "DatasetNotFoundError",
-    "DownloadError",
-    "Subset",
-    "Task",
-    "UnknownDatasetError",
-    "assemble",
-    "content_hash",
-    "open_file",
-    "reading",
-]
-
-Task = Literal["binary", "multiclass", "multilabel"]
+from varreg.checks import Task
 
 
 class DatasetError(ValueError):
@@ -179,6 +164,15 @@ class Dataset:
     def n_outputs(self) -> int:
         """Number of logits that a model needs: 1 for a binary task, else one a class."""
         return 1 if self.task == "binary" else len(self.class_names)
+
+
+def as_stored(images: Tensor) -> Tensor:
+    """Images as they lie in memory or on disk, channels last: ``(N, ..., C)``, a view.
+
+    Grey images that are shown in colour, as a view that repeats their channel, have one again.
+    """
+    repeated = images.stride(1) == 0
+    return (images[:, :1] if repeated else images).movedim(1, -1)
 
 
 def content_hash(images_sha256: str, labels: np.ndarray, counts: Sequence[int]) -> str:

@@ -38,8 +38,6 @@ from varreg.lab.datasets.images import open_image
 from varreg.lab.datasets.places import data_roots
 from varreg.lab.datasets.splits import split_by_group, split_by_row
 
-__all__ = ["CHEST_CLASSES", "SKIN_CLASSES", "SPLITS", "download", "find", "load"]
-
 CHEST_CLASSES = ("NORMAL", "PNEUMONIA")
 # In alphabetical order of the full name, as the paper codes them.
 SKIN_CLASSES = {

@@ -11,8 +11,6 @@ from varreg.lab.datasets.core import CorruptDatasetError, open_file, reading
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["open_image"]
-
 FORMATS = ("JPEG", "PNG")  # some of Pillow's others run programs
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 ORIENTATION = 0x0112  # EXIF's number

@@ -12,7 +12,7 @@ import os
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -21,22 +21,20 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from varreg.lab.datasets.cache import cache_dir, cached_array
+from varreg.checks import Task
+from varreg.lab.datasets.cache import cache_dir, cached_files
 from varreg.lab.datasets.core import (
     CorruptDatasetError,
     Dataset,
     DatasetError,
     DatasetNotFoundError,
     DownloadError,
-    Task,
     UnknownDatasetError,
     assemble,
     open_file,
     reading,
 )
 from varreg.lab.datasets.places import data_roots
-
-__all__ = ["download", "file_name", "find", "info", "load", "md5", "sizes", "task"]
 
 PARTS = ("train", "val", "test")
 TASKS: dict[str, Task] = {
@@ -179,27 +177,29 @@ def load(name: str, size: int, root: str | Path | None, may_download: bool) -> D
     archive = _Archive(path, name, size)
     labels = archive.labels()
     counts = tuple(len(labels[part]) for part in PARTS)
-    shape = _image_shape(name, size)
+    colour = info()[name]["n_channels"] == 3
+    shape = (sum(counts), *(size,) * (3 if name.endswith("3d") else 2), *(3,) * colour)
 
-    def fill(array: np.ndarray) -> None:
+    def fill(array: np.ndarray, done: int) -> Generator[int, None, None]:
+        if done:
+            return
         start = 0
         for part, count in zip(PARTS, counts, strict=True):
             archive.read_images(part, array[start : start + count])
             start += count
+        yield 1
 
-    images, images_sha256 = cached_array(
-        f"{name}-{size}-official", [path], (sum(counts), *shape), fill
-    )
+    images, images_sha256 = cached_files(f"{name}-{size}-official", [path], shape, fill)
     stacked = np.concatenate([labels[part] for part in PARTS])
     # 3D sets and grey 2D sets have no channel axis in the file; in colour it stands last.
-    tensor = torch.from_numpy(images)
+    tensor, names = torch.from_numpy(images), info()[name]["label"]
     return assemble(
         name=name,
         task=task(name),
-        class_names=_class_names(name),
+        class_names=tuple(names[str(label)] for label in range(len(names))),
         size=size,
         split="official",
-        images=tensor.movedim(-1, 1) if info()[name]["n_channels"] == 3 else tensor.unsqueeze(1),
+        images=tensor.movedim(-1, 1) if colour else tensor.unsqueeze(1),
         labels=stacked if task(name) == "multilabel" else stacked[:, 0],
         counts=counts,
         source=f"{path.name} in MedMNIST's format, from {words}",
@@ -209,17 +209,6 @@ def load(name: str, size: int, root: str | Path | None, may_download: bool) -> D
 
 def _suffix(size: int) -> str:
     return "" if size == 28 else f"_{size}"
-
-
-def _class_names(name: str) -> tuple[str, ...]:
-    names = info()[name]["label"]
-    return tuple(names[str(label)] for label in range(len(names)))
-
-
-def _image_shape(name: str, size: int) -> tuple[int, ...]:
-    if name.endswith("3d"):
-        return size, size, size
-    return (size, size, 3) if info()[name]["n_channels"] == 3 else (size, size)
 
 
 class _Archive:

@@ -18,8 +18,6 @@ import torch
 from varreg.lab.datasets.cache import hash_bytes
 from varreg.lab.datasets.core import Dataset, UnknownDatasetError, assemble
 
-__all__ = ["CLASS_NAMES", "Drawing", "draw", "load"]
-
 CLASS_NAMES = {
     2: ("clear", "opacity"),
     7: ("rough red", "pearly", "waxy", "pale centre", "round brown", "irregular dark", "purple"),

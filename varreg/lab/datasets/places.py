@@ -8,8 +8,6 @@ from pathlib import Path
 from varreg.lab.datasets.cache import cache_dir
 from varreg.lab.datasets.core import DatasetNotFoundError
 
-__all__ = ["data_roots"]
-
 
 def data_roots(root: str | Path | None = None) -> dict[str, Path]:
     """The folders to look into, in order: ``root``, ``$VARREG_DATA``, the cache folder.

@@ -8,8 +8,6 @@ from pathlib import Path
 from varreg.lab.datasets import folders, medmnist, phantom
 from varreg.lab.datasets.core import Dataset, UnknownDatasetError
 
-__all__ = ["load", "names", "splits"]
-
 
 def names() -> tuple[str, ...]:
     """The names that :func:`load` knows.

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["split_by_group", "split_by_row"]
-
 
 def split_by_row(n_rows: int, seed: int = 42) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The paper's split: by image, 80 / 10 / 10, whatever the lesion.

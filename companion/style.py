@@ -1,17 +1,21 @@
-"""The look that all figures share, and the one that leaves the book."""
+"""What all figures share: their look, rows and intervals, and the one that leaves the book."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from varreg.lab.machine import checkout
-from varreg.lab.methods import BLUE, GREEN, GREY, METHODS, RED  # noqa: F401  the palette of the book
-
-__all__ = ["COLORS", "WIDTH", "front_page", "say_empty", "use_style"]
+from varreg.lab.methods import BLUE, METHODS, RED
+from varreg.lab.statistics import Interval
 
 PALE = "#DDDDDD"
 COLORS = {name: method.color for name, method in METHODS.items()}
@@ -69,3 +73,51 @@ def say_empty(ax: Axes) -> None:
     ax.text(0.5, 0.5, "no runs to show", ha="center", va="center", transform=ax.transAxes)
     ax.set_xticks([])
     ax.set_yticks([])
+
+
+def empty() -> Figure:
+    """The figure of a study of which nothing is recorded."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 2.5))
+    say_empty(ax)
+    return figure
+
+
+def rows(ax: Axes, names: Sequence[str], below: float = 0.5, above: float = 0.5) -> None:
+    """A row a name, from above, without lines between them.
+
+    Args:
+        ax: The panel.
+        names: Labels of the rows.
+        below: Room below the last row; rows are 1 apart.
+        above: Room above the first row.
+    """
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - below, -above)
+    ax.grid(axis="y", visible=False)
+
+
+def bar(ax: Axes, found: Interval, y: float, width: float, **marker: Any) -> None:
+    """An interval as a line of so many points, and its mean as a mark."""
+    ax.plot([found.low, found.high], [y, y], color=marker["color"], lw=width)
+    ax.plot(found.mean, y, ls="", **marker)
+
+
+def legend(
+    owner: Figure | Axes,
+    entries: Mapping[str, Mapping[str, Any] | Artist],
+    loc: str = "outside upper center",
+    **look: Any,
+) -> None:
+    """A legend of lines and marks that need not be drawn anywhere.
+
+    Args:
+        owner: Figure or panel.
+        entries: Label -> style of a line, or what else to show.
+        loc: As in Matplotlib.
+        look: As in Matplotlib.
+    """
+    handles = [
+        entry if isinstance(entry, Artist) else Line2D([], [], **entry)
+        for entry in entries.values()
+    ]
+    owner.legend(handles, list(entries), loc=loc, **look)

@@ -1,8 +1,14 @@
-"""Figures of the studies: curves, differences, published numbers, the grid."""
+"""Figures of the studies: curves, differences, published numbers, the grid, the ambiguities.
+
+Bands and bars are 95 % t intervals over seeds. Every function takes rows of a ledger (or a table
+made from them), draws, and returns the figure; without rows it says so instead of failing, so that
+a book can be built while a study is still running.
+"""
 
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -11,17 +17,20 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from companion import tables
-from companion.figures.style import COLORS, WIDTH, say_empty
+from companion import style, tables
 from companion.published import Number
+from companion.records import details
+from companion.sensitivity import same_text
+from companion.studies.ambiguities import AS_RELEASED
+from companion.style import COLORS, WIDTH, bar, legend, say_empty
 from companion.words import capital, minus
-from varreg.lab.statistics import Interval, mean_interval
+from varreg.lab.statistics import mean_interval
 
-PALER, BETTER = "#A0A0A0", "#009E73"
-MODEL_STYLE = {"paper_cnn": ("o", "full"), "small_cnn": ("D", "none")}
+PALER, BETTER, IDLE = "#A0A0A0", "#009E73", "#999999"
+MODEL_STYLE = {"paper_cnn": {"marker": "o"}, "small_cnn": {"marker": "D", "fillstyle": "none"}}
 CURVE_NAMES = {
     "accuracy": "Accuracy",
     "auroc": "AUROC",
@@ -48,26 +57,21 @@ def learning_curves(
         method: Which of the methods.
         metrics: ``"accuracy"``, ``"cross_entropy"`` or ``"auroc"``.
     """
+    epochs = details(runs, curves)
+    if epochs.empty or method not in set(epochs["method"]):
+        return style.empty()
     figure, axes = plt.subplots(
         len(metrics), 1, figsize=(WIDTH, 2.5 * len(metrics) + 0.4), sharex=True, squeeze=False
     )
-    epochs = _joined(runs, curves)
     mine = epochs[epochs["method"] == method]
-    styles = {
-        "train": {"color": PALER if method == "baseline" else COLORS["baseline"], "ls": "--"},
-        "val": {"color": COLORS[method], "ls": "-"},
-    }
+    training = {"color": PALER if method == "baseline" else COLORS["baseline"], "ls": "--"}
+    validation = {"color": COLORS[method], "ls": "-"}
     for ax, metric in zip(axes[:, 0], metrics, strict=True):
         ax.set_ylabel(CURVE_NAMES[metric])
-        if mine.empty:
-            say_empty(ax)
-            continue
-        for part, style in styles.items():
-            _curve(ax, mine, f"{part}_{metric}", **style)
+        _curve(ax, mine, f"train_{metric}", **training)
+        _curve(ax, mine, f"val_{metric}", **validation)
         _limit(ax, epochs, metric)
-    names = {"train": "training", "val": "validation"}
-    handles = [Line2D([], [], label=names[part], **style) for part, style in styles.items()]
-    axes[0, 0].legend(handles=handles, loc="lower right", ncols=2)
+    legend(axes[0, 0], {"training": training, "validation": validation}, "lower right", ncols=2)
     axes[0, 0].set_title(capital(tables.METHOD_NAMES[method]))
     axes[-1, 0].set_xlabel("Epoch")
     return figure
@@ -80,20 +84,19 @@ def auroc_curves(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         runs: Rows of a ledger, of one data set, split and network.
         curves: Their epochs.
     """
+    epochs = details(runs, curves)
+    if epochs.empty:
+        return style.empty()
     figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 5.2), sharex=True)
-    epochs = _joined(runs, curves)
     for ax, part, name in zip(axes, ("train", "val"), ("training", "validation"), strict=True):
         ax.set_ylabel(f"AUROC, {name}")
-        if epochs.empty:
-            say_empty(ax)
-            continue
         for method in _methods(epochs):
             mine = epochs[epochs["method"] == method]
             # A broad baseline stays visible where another line covers it.
             width = 4.5 if method == "baseline" else 1.8
             _curve(ax, mine, f"{part}_auroc", COLORS[method], "-", singles=False, width=width)
         _limit(ax, epochs, "auroc")
-    axes[0].legend(handles=_method_handles(epochs), loc="lower right")
+    legend(axes[0], _method_marks(epochs), "lower right")
     axes[1].set_xlabel("Epoch")
     return figure
 
@@ -112,31 +115,31 @@ def against_published(runs: pd.DataFrame, numbers: Sequence[Number]) -> Figure:
     figure, axes = plt.subplots(
         2, 1, figsize=(WIDTH, 1.5 + 0.95 * len(methods)), layout="constrained"
     )
-    paper = {"marker": "X", "color": "black", "mec": "black", "ms": 9}
-    log = {"marker": "P", "color": "white", "mec": "black", "ms": 8}
+    paper = {"marker": "X", "color": "black", "mec": "black", "ms": 9, "ls": ""}
+    log = {"marker": "P", "color": "white", "mec": "black", "ms": 8, "ls": ""}
     for ax, column in zip(axes, ("test_accuracy", "test_cross_entropy"), strict=True):
         for place, method in enumerate(methods):
             color = COLORS[method]
             values = runs.loc[runs["method"] == method, column] if len(runs) else pd.Series()
             if len(values):
                 found = mean_interval(values.to_numpy(), within=tables.possible(column))
-                _bar(ax, found, place, 3, color=color, marker="|", ms=14, mew=3)
+                bar(ax, found, place, 3, color=color, marker="|", ms=14, mew=3)
                 spread = place + 0.24 + np.zeros(len(values))
                 ax.plot(values, spread, "o", color=color, ms=5, alpha=0.7, mew=0)
             for number in numbers:
                 if (number.method, f"test_{number.column}") == (method, column):
                     printed = number.source.startswith("Table")
-                    y, style = (place - 0.32, paper) if printed else (place - 0.16, log)
-                    ax.plot(number.comparable, y, ls="", clip_on=False, **style)
-        _rows(ax, [capital(method) for method in methods])
+                    y, mark = (place - 0.32, paper) if printed else (place - 0.16, log)
+                    ax.plot(number.comparable, y, clip_on=False, **mark)
+        style.rows(ax, [capital(method) for method in methods], 0.4, 0.6)
         ax.set_xlabel(capital(tables.METRIC_NAMES[column]))
-    handles = [
-        Line2D([], [], ls="", label="paper", **paper),
-        Line2D([], [], ls="", label="released log", **log),
-        Line2D([], [], color=COLORS["baseline"], marker="o", ls="", ms=5, label="our runs"),
-        Line2D([], [], color=COLORS["baseline"], lw=3, label="mean, 95 %"),
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, handletextpad=0.3)
+    marks = {
+        "paper": paper,
+        "released log": log,
+        "our runs": {"color": COLORS["baseline"], "marker": "o", "ls": "", "ms": 5},
+        "mean, 95 %": {"color": COLORS["baseline"], "lw": 3},
+    }
+    legend(figure, marks, ncols=4, handletextpad=0.3)
     return figure
 
 
@@ -155,15 +158,12 @@ def forest(
         published: ``(method, metric) -> difference`` as the paper has it, a black cross; one
             that lies outside the panel becomes an arrow with its value.
     """
-    rows = max(1, differences["method"].nunique()) if len(differences) else 1
+    if differences.empty:
+        return style.empty()
     lines = -(-len(metrics) // 2)
+    height = 0.85 + 0.42 * differences["method"].nunique()
     figure, axes = plt.subplots(
-        lines,
-        2,
-        figsize=(WIDTH, lines * (0.85 + 0.42 * rows) + 0.4),
-        squeeze=False,
-        sharey=True,
-        layout="constrained",
+        lines, 2, figsize=(WIDTH, lines * height + 0.4), squeeze=False, sharey=True
     )
     for ax in axes.flat[len(metrics) :]:
         ax.set_visible(False)
@@ -188,7 +188,6 @@ def comparison(parts: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Fig
         figsize=(WIDTH + 0.8, 0.46 * sum(heights) + 1.5),
         squeeze=False,
         height_ratios=heights,
-        layout="constrained",
     )
     every = pd.concat(parts.values())
     for row, name in zip(axes, names, strict=True):
@@ -215,10 +214,9 @@ def combinations(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figur
             network.
         metric: What to show and to choose by.
     """
-    figure, ax = plt.subplots(figsize=(WIDTH, 3.5))
     if runs.empty:
-        say_empty(ax)
-        return figure
+        return style.empty()
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.5))
     wide = tables.grid_means(runs, [metric]).pivot(
         index=["variance_weight", "feature_sampling_ratio"], columns="lambda_", values=metric
     )
@@ -240,7 +238,7 @@ def combinations(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figur
     for best in tables.chosen(runs, metric).itertuples():
         row = wide.index.get_loc((best.variance_weight, best.feature_sampling_ratio))
         place = (wide.columns.get_loc(best.lambda_), row)
-        ax.add_patch(plt.Rectangle(place, 1, 1, fill=False, ec=COLORS["penalized"], lw=3.5))
+        ax.add_patch(Rectangle(place, 1, 1, fill=False, ec=COLORS["penalized"], lw=3.5))
     return figure
 
 
@@ -256,19 +254,17 @@ def weights(
         metrics: Without their split, as in ``("cross_entropy", "auroc")``; a row of panels each.
         picked: Network -> the weight that validation chose, a vertical line; 0 for no penalty.
     """
-    models = [name for name in MODEL_STYLE if len(runs) and name in set(runs["model"])]
+    if runs.empty:
+        return style.empty()
+    models = _models(runs)
     figure, axes = plt.subplots(
         len(metrics),
-        max(1, len(models)),
+        len(models),
         figsize=(WIDTH + 0.4, 2.4 * len(metrics) + 0.7),
         sharex=True,
         sharey="row",
         squeeze=False,
     )
-    if not models:
-        for ax in axes[:, 0]:
-            say_empty(ax)
-        return figure
     steps = sorted(runs["variance_weight"].unique())
     validation = {"color": COLORS["augmented"], "marker": "o"}
     test = {"color": COLORS["penalized"], "marker": "s"}
@@ -278,9 +274,9 @@ def weights(
         for ax, model in zip(line, models, strict=True):
             mine = runs[runs["model"] == model].groupby("variance_weight")
             places = [steps.index(step) for step, _ in mine]
-            for column, style in ((f"val_{metric}", validation), (f"test_{metric}", test)):
+            for column, look in ((f"val_{metric}", validation), (f"test_{metric}", test)):
                 values = [group[column].to_numpy() for _, group in mine]
-                _band(ax, places, values, column, alpha=0.18, ms=5.5, **style)
+                _band(ax, places, values, column, alpha=0.18, ms=5.5, **look)
             if picked and model in picked:
                 ax.axvline(steps.index(picked[model]), **chosen)
     for ax, model in zip(axes[0], models, strict=True):
@@ -290,9 +286,8 @@ def weights(
         powers = [f"$10^{{{round(np.log10(step))}}}$" if step else "0" for step in steps]
         ax.set_xticks(range(len(steps)), powers)
         ax.set_xlabel("variance_weight")
-    styles = {"validation": validation, "test": test, "chosen on validation": chosen}
-    handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    lines = {"validation": validation, "test": test, "chosen on validation": chosen}
+    legend(figure, lines, ncols=3)
     return figure
 
 
@@ -302,14 +297,12 @@ def picks(counts: pd.DataFrame) -> Figure:
     Args:
         counts: As from :func:`companion.tables.pick_counts`; a panel a data set and network.
     """
-    groups = list(counts.groupby(["dataset", "model"], sort=False)) if len(counts) else []
-    lines = max(1, len(groups))
+    if counts.empty:
+        return style.empty()
+    groups = counts.groupby(["dataset", "model"], sort=False)
     figure, axes = plt.subplots(
-        lines, 1, figsize=(WIDTH, 1.5 * lines + 0.9), sharex=True, squeeze=False
+        len(groups), 1, figsize=(WIDTH, 1.5 * len(groups) + 0.9), sharex=True, squeeze=False
     )
-    if not groups:
-        say_empty(axes[0, 0])
-        return figure
     settings = list(counts[tables.SETTING].drop_duplicates().itertuples(index=False, name=None))
     for ax, ((dataset, model), group) in zip(axes[:, 0], groups, strict=True):
         mine = group[tables.SETTING].itertuples(index=False, name=None)
@@ -336,24 +329,22 @@ def recall(table: pd.DataFrame) -> Figure:
     Args:
         table: As from :func:`companion.tables.recalls`, of one data set, split and network.
     """
-    classes = list(dict.fromkeys(table["class"]))
-    figure, ax = plt.subplots(figsize=(WIDTH, 1.0 + 0.55 * max(2, len(classes))))
     if table.empty:
-        say_empty(ax)
-        return figure
-    methods = _methods(table)
-    shifts = dict(zip(methods, _shifts(len(methods)), strict=True))
+        return style.empty()
+    classes = list(dict.fromkeys(table["class"]))
+    figure, ax = plt.subplots(figsize=(WIDTH, 1.0 + 0.55 * len(classes)))
+    shifts = _shifts(_methods(table))
     known = table.dropna(subset="recall")
-    for (place, name), method in itertools.product(enumerate(classes), methods):
+    for (place, name), (method, shift) in itertools.product(enumerate(classes), shifts.items()):
         mine = known[(known["class"] == name) & (known["method"] == method)]
         if len(mine):
-            found, y = mean_interval(mine["recall"], within=(0, 1)), place + shifts[method]
-            _bar(ax, found, y, 2.5, color=COLORS[method], marker="o", ms=6)
-    _rows(ax, [capital(name) for name in classes])
+            found = mean_interval(mine["recall"], within=(0, 1))
+            bar(ax, found, place + shift, 2.5, color=COLORS[method], marker="o", ms=6)
+    style.rows(ax, [capital(name) for name in classes], 0.4, 0.6)
     ax.grid(axis="y", visible=True)
     ax.set_xlim(0, 1)
     ax.set_xlabel("Recall on test images")
-    figure.legend(handles=_method_handles(table), loc="outside upper center", ncols=2)
+    legend(figure, _method_marks(table), ncols=2)
     return figure
 
 
@@ -399,10 +390,41 @@ def images(rows: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
     return figure
 
 
-def _joined(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    if runs.empty or curves.empty:
-        return pd.DataFrame(columns=[*curves.columns, "method", "seed"])
-    return curves.merge(runs[["key", "method", "seed"]], on="key")
+def sensitivity_forest(effects: pd.DataFrame, metric: str = "test_cross_entropy") -> Figure:
+    """What every choice does to the baseline, and what the penalty does under it.
+
+    Bars are 95 % intervals. Hollow marks are the released protocol, from which the others differ
+    in one thing; the band repeats its interval. Grey are choices that give the same runs as another
+    one. The shaded side of zero is better. Every panel has a scale of its own.
+
+    Args:
+        effects: As from :func:`companion.sensitivity.effects`; a row of panels an experiment.
+        metric: The metric that they were made for.
+    """
+    if effects.empty:
+        return style.empty()
+    groups = effects.groupby("experiment", sort=False)
+    heights = [len(group) + 1 for _, group in groups]
+    figure, axes = plt.subplots(
+        len(groups),
+        2,
+        figsize=(WIDTH + 0.8, 0.36 * sum(heights) + 1.1),
+        squeeze=False,
+        height_ratios=heights,
+    )
+    for (left, right), (experiment, group) in zip(axes, groups, strict=True):
+        left.set_title(f"{experiment.capitalize()}, {group['seeds'].min()} seeds")
+        _reading_panel(left, group, "level_move", COLORS["baseline"])
+        _reading_panel(right, group, "effect", COLORS["penalized"])
+        right.set_yticks(range(len(group)), [""] * len(group))
+    for ax in axes.flat:
+        limits = ax.get_xlim()
+        _shade_better(ax, metric, 0.08)
+        ax.set_xlim(limits)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    axes[-1, 0].set_xlabel(f"Change of the baseline's\n{tables.METRIC_NAMES[metric]}")
+    axes[-1, 1].set_xlabel(f"Effect of the penalty on\n{tables.METRIC_NAMES[metric]}")
+    return figure
 
 
 def _curve(
@@ -439,15 +461,13 @@ def _forest_panel(
         say_empty(ax)
         return
     methods = _methods(table)
-    models = [model for model in MODEL_STYLE if model in set(table["model"])]
-    shifts = dict(zip(models, _shifts(len(models)), strict=True))
+    shifts = _shifts(_models(table))
     for row in table.itertuples():
         y = methods.index(row.method) + shifts.get(row.model, 0.0)
-        _bar(ax, row, y, 2.2, ms=6.5, mew=1.8, **_model_mark(row.model, COLORS[row.method]))
+        bar(ax, row, y, 2.2, ms=6.5, mew=1.8, **_model_mark(row.model, COLORS[row.method]))
     left, right = _reach(table) if limits is None else limits
     ax.set_xlim(left, right)
-    side = tables.better(metric)
-    ax.axvspan(*sorted((0, side * 10)), color=BETTER, alpha=0.07, lw=0, zorder=0)
+    _shade_better(ax, metric, 0.07)
     for place, method in enumerate(methods):
         value = published.get((method, metric))
         if value is None:
@@ -466,8 +486,38 @@ def _forest_panel(
                 va="center",
             )
     names = [tables.METHOD_NAMES[method].replace(", ", ",\n") for method in methods]
-    _rows(ax, [capital(name) for name in names], 0.5, 0.5)
+    style.rows(ax, [capital(name) for name in names])
     ax.xaxis.set_major_locator(MaxNLocator(3 if limits else 4))
+
+
+def _reading_panel(ax: Axes, group: pd.DataFrame, column: str, color: str) -> None:
+    ax.axvline(0, color="black", lw=1)
+    for place, row in enumerate(group.to_dict("records")):
+        found, released = row[column], row["choice"] == AS_RELEASED
+        tint = IDLE if row["same_as"] else color
+        if found is None:  # the released protocol does not differ from itself
+            ax.plot(0, place, "o", color=color, ms=7, mfc="white", zorder=3)
+            continue
+        if released and found.n > 1:
+            ax.axvspan(found.low, found.high, color=IDLE, alpha=0.25, lw=0, zorder=0)
+        face = "white" if released else tint
+        bar(ax, found, place, 2.5, color=tint, marker="o", ms=7, mfc=face)
+        if row["same_as"] and column == "level_move":
+            look = {"fontsize": "small", "color": "#666666", "va": "center"}
+            text, at = same_text(row["same_as"]), (found.mean, place)
+            ax.annotate(text, at, (8, 0), textcoords="offset points", **look)
+    ax.margins(x=0.08)
+    style.rows(ax, [_label(row) for row in group.to_dict("records")], 0.4, 0.6)
+
+
+def _label(row: dict[str, object]) -> str:
+    text = row["choice"] if row["choice"] == AS_RELEASED else f"{row['topic']}: {row['choice']}"
+    return "\n".join(textwrap.wrap(str(text), 30))
+
+
+def _shade_better(ax: Axes, metric: str, alpha: float) -> None:
+    """Colour the side of zero on which the metric improves."""
+    ax.axvspan(*sorted((0, 10 * tables.better(metric))), color=BETTER, alpha=alpha, lw=0, zorder=0)
 
 
 def _reach(table: pd.DataFrame) -> tuple[float, float]:
@@ -478,26 +528,27 @@ def _reach(table: pd.DataFrame) -> tuple[float, float]:
     return min(1.1 * low, -room), max(1.1 * high, room)
 
 
-def _shifts(count: int) -> list[float]:
-    return [0.0] if count == 1 else [float(x) for x in np.linspace(-0.2, 0.2, count)]
+def _shifts(names: Sequence[str]) -> dict[str, float]:
+    """How far each of several marks in a row stands from its middle."""
+    places = np.linspace(-0.2, 0.2, len(names)) if len(names) > 1 else [0.0] * len(names)
+    return dict(zip(names, places, strict=True))
 
 
 def _methods(table: pd.DataFrame) -> list[str]:
-    present = set(table["method"]) if len(table) else set()
-    return [method for method in COLORS if method in present]
+    return [method for method in COLORS if method in set(table["method"])]
+
+
+def _models(table: pd.DataFrame) -> list[str]:
+    return [model for model in MODEL_STYLE if model in set(table["model"])]
 
 
 def _model_legend(figure: Figure, table: pd.DataFrame, published: bool) -> None:
     grey = COLORS["baseline"]
-    handles = [
-        Line2D([], [], label=tables.MODEL_NAMES[model], **_model_mark(model, grey))
-        for model in MODEL_STYLE
-        if len(table) and model in set(table["model"])
-    ]
+    marks = {tables.MODEL_NAMES[model]: _model_mark(model, grey) for model in _models(table)}
     if published:
-        handles.append(Line2D([], [], color="black", marker="X", ls="", label="paper"))
-    handles.append(plt.Rectangle((0, 0), 1, 1, color=BETTER, alpha=0.15, label="better"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=4)
+        marks["paper"] = {"color": "black", "marker": "X", "ls": ""}
+    better = {"better": Rectangle((0, 0), 1, 1, color=BETTER, alpha=0.15)}
+    legend(figure, marks | better, ncols=4)
 
 
 def _band(
@@ -511,19 +562,6 @@ def _band(
     ax.plot(x, [each.mean for each in found], **style)
 
 
-def _bar(ax: Axes, found: Interval, y: float, width: float, **marker) -> None:
-    """An interval and its mean."""
-    ax.plot([found.low, found.high], [y, y], color=marker["color"], lw=width)
-    ax.plot(found.mean, y, ls="", **marker)
-
-
-def _rows(ax: Axes, names: Sequence[str], below: float = 0.4, above: float = 0.6) -> None:
-    """A row a name, from above, without lines between them."""
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - below, -above)
-    ax.grid(axis="y", visible=False)
-
-
 def _limit(ax: Axes, epochs: pd.DataFrame, metric: str) -> None:
     """Whole epochs, and the limits of all methods."""
     values = epochs[[f"train_{metric}", f"val_{metric}"]].to_numpy()
@@ -535,14 +573,12 @@ def _limit(ax: Axes, epochs: pd.DataFrame, metric: str) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _method_handles(table: pd.DataFrame) -> list[Line2D]:
-    return [
-        Line2D([], [], color=COLORS[m], marker="o", label=tables.METHOD_NAMES[m])
-        for m in _methods(table)
-    ]
+def _method_marks(table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    return {
+        tables.METHOD_NAMES[method]: {"color": COLORS[method], "marker": "o"}
+        for method in _methods(table)
+    }
 
 
-def _model_mark(model: str, color: str) -> dict[str, object]:
-    marker, fill = MODEL_STYLE.get(model, ("s", "full"))
-    face = color if fill == "full" else "white"
-    return {"color": color, "marker": marker, "fillstyle": fill, "mfc": face}
+def _model_mark(model: str, color: str) -> dict[str, str]:
+    return {"color": color} | MODEL_STYLE.get(model, {"marker": "s"})
