@@ -80,6 +80,12 @@ def test_benchmarks_measure_the_package_and_not_the_book():
         assert not tops & {"companion", "tests"}, name
 
 
+def test_examples_need_the_method_alone():
+    for name, tops in modules("examples").items():
+        assert "varreg" in tops, name
+        assert not tops & {"varreg.lab", "companion", "tests"}, name
+
+
 @pytest.mark.parametrize("room", ["tests/varreg", "tests/lab"])
 def test_the_package_is_tested_without_the_book(room):
     found = modules(room)

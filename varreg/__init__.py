@@ -12,6 +12,7 @@ It needs PyTorch and nothing else. What trains, measures and records is :mod:`va
 """
 
 from varreg import endings  # noqa: F401  first: a stop while PyTorch is imported ends quietly
+from varreg.advice import Advice, recommend
 from varreg.checks import NonFiniteFeaturesError, NotATensorError, SmallBatchError
 from varreg.features import FeatureTap
 from varreg.loss import (
@@ -28,6 +29,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "PUBLISHED",
+    "Advice",
     "FeatureTap",
     "LossParts",
     "NonFiniteFeaturesError",
@@ -39,5 +41,6 @@ __all__ = [
     "__version__",
     "feature_variance",
     "per_channel",
+    "recommend",
     "split_features",
 ]

@@ -1,4 +1,4 @@
-"""The command line of the lab: ``python -m varreg data | doctor``.
+"""The command line: ``python -m varreg probe | data | doctor``.
 
 It imports the lab only when a command is called, so that its help is shown without the extra too.
 """
@@ -6,8 +6,10 @@ It imports the lab only when a command is called, so that its help is shown with
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from varreg.endings import ended
 
@@ -34,10 +36,24 @@ def _carry_out(arguments: Sequence[str] | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m varreg",
-        description="Show, fetch and check data sets, and say what this machine has.",
+        description="Ask whether the penalty is worth a try; show, fetch and check data sets; say "
+        "what this machine has.",
         epilog="What the book records is run with python -m companion, in a checkout.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    probe = commands.add_parser("probe", help="whether the penalty is worth a try on your model")
+    probe.set_defaults(call=_probe)
+    probe.add_argument(
+        "factory",
+        metavar="MODULE:FUNCTION",
+        help="a function of yours, without arguments, that returns model, training loader and task "
+        "('binary', 'multiclass' or 'multilabel'); looked for in this folder, too",
+    )
+    probe.add_argument("--layer", help="whose input are the features (default: the last, sought)")
+    probe.add_argument("--images", type=int, help="training images (default: as the loader says)")
+    probe.add_argument("--batches", type=int, default=8, help="to look at (default: 8)")
+    probe.add_argument("--augmented", action="store_true", help="training images are augmented")
 
     data = commands.add_parser("data", help="show, fetch and check the data sets")
     actions = data.add_subparsers(required=True, metavar="ACTION")
@@ -58,6 +74,28 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(call=_doctor)
     report.add_argument("--root", help="folder of the data (default: $VARREG_DATA)")
     return parser
+
+
+def _probe(given: argparse.Namespace) -> None:
+    from varreg.advice import recommend
+
+    module, _, name = given.factory.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    factory = getattr(import_module(module), name, None) if module and name else None
+    if not callable(factory):
+        raise ValueError(
+            f"{given.factory!r} names no function; write MODULE:FUNCTION, as in train:probe for "
+            "a function probe in train.py"
+        )
+    made = factory()
+    if not (isinstance(made, tuple) and len(made) == 3):
+        raise ValueError(
+            f"{given.factory} returns a {type(made).__name__}; it must return three: the model, "
+            "its training loader, and the task: 'binary', 'multiclass' or 'multilabel'"
+        )
+    options = {name: getattr(given, name) for name in ("layer", "images", "batches", "augmented")}
+    print(recommend(*made, **options))
 
 
 def _list(given: argparse.Namespace) -> None:
