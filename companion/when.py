@@ -6,6 +6,7 @@ A level is what a study varies. Only data sets of which every run is recorded ar
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def _level(study: str, run: Mapping[str, object]) -> str:
 
 
 def differences(
-    runs: pd.DataFrame, measures: Sequence[str] = (PRIMARY, "test_auroc")
+    runs: pd.DataFrame, measures: Sequence[str] = (PRIMARY, "test_auroc", "test_accuracy")
 ) -> pd.DataFrame:
     """Every method against its reference at every level, over the seeds.
 
@@ -134,9 +135,9 @@ def table(found: pd.DataFrame, measure: str = PRIMARY) -> pd.DataFrame:
 
 
 def meeting(found: pd.DataFrame, name: str) -> str:
-    """The first share of the images, from below, at which a method no longer differs, as printed.
+    """The first level at which the interval of the primary outcome includes zero, as printed.
 
-    *None* where its interval in the primary outcome excludes zero at every share.
+    *None* where it excludes zero at every level.
     """
     rows = found[(found["measure"] == PRIMARY) & (found["method"] == name)]
     includes = rows["level"][(rows["low"] <= 0) & (rows["high"] >= 0)]
@@ -167,26 +168,32 @@ def best_strengths(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def facts(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
-    """What the text of the page says in numbers, by name: ``when_STUDY_DATA_LEVEL_METHOD``.
+    """What the text of the page says in numbers: names of study, data, level, method, measure.
 
     Args:
         study: Which.
         every: By data set, as from :func:`differences`.
+
+    Returns:
+        The primary outcome has no name in that of its fact. Over all levels, how many there are,
+        at how many each method stands after Holm's correction (``_better`` and ``_worse``), and
+        the first at which it does not differ (``_meets``).
     """
     said: dict[str, object] = {}
     for dataset, found in every.items():
         head = f"when_{study}_{dataset}"
+        said[f"{head}_levels"] = found["level"].nunique()
+        said[f"{head}_seeds"] = int(found["n"].min())
         for row in found.itertuples():
-            level = row.level.replace(" %", "").replace("'", "").replace(" ", "_")
-            area = "_auroc" * (row.measure != PRIMARY)
-            said[f"{head}_{level}_{row.method}{area}"] = row.text.rstrip("*")
-        first = found[found["measure"] == PRIMARY]
-        stands = first["p_holm"] < 0.05
-        for name, rows in first.groupby("method"):
-            better = int((stands & (rows["mean"] < 0)).sum())
-            said[f"{head}_{name}_better"] = better
-            said[f"{head}_{name}_worse"] = int((stands & (rows["mean"] > 0)).sum())
-        said[f"{head}_levels"] = first["level"].nunique()
+            level = re.sub(r"\W+", "_", row.level).strip("_")
+            measure = row.measure.removeprefix("test") * (row.measure != PRIMARY)
+            said[f"{head}_{level}_{row.method}{measure}"] = row.text.rstrip("*")
+        first = found[found["p_holm"] < 0.05]
+        for name in REFERENCES:
+            means = first.loc[first["method"] == name, "mean"]
+            said[f"{head}_{name}_better"] = int((means < 0).sum())
+            said[f"{head}_{name}_worse"] = int((means > 0).sum())
+            said[f"{head}_{name}_meets"] = meeting(found, name)
     return said
 
 

@@ -1,6 +1,7 @@
 """The studies that ask when the penalty helps."""
 
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -61,7 +62,7 @@ def made_up(request, monkeypatch):
         effect = EFFECTS.get(spec.method, 0.01) - 0.03 * (spec.augment and spec.strength > 0)
         loss = 0.5 + 0.1 * np.sin(spec.seed) + effect * spec.train_share
         loss += 0.005 * random.standard_normal()
-        metrics = {"test_cross_entropy": loss, "test_auroc": 1 - loss}
+        metrics = {"test_cross_entropy": loss, "test_auroc": 1 - loss, "test_accuracy": 1 - loss}
         rows.append(dataclasses.asdict(spec) | {"key": spec.key} | metrics)
     runs = pd.DataFrame(rows)
     monkeypatch.setattr(when, "Ledger", lambda *_: SimpleNamespace(runs=lambda: runs))
@@ -112,7 +113,15 @@ def test_the_table_has_a_row_a_method_and_a_column_a_level(made_up):
     assert shown.iloc[0].tolist()[1:] == first["text"].tolist()
     facts = when.facts(study, {"breastmnist": found})
     assert facts[f"when_{study}_breastmnist_levels"] == found["level"].nunique()
-    assert facts[f"when_{study}_breastmnist_feature_l2_better"] > 0
+    texts = found[found["method"] == "fixed"].set_index(["level", "measure"])["text"]
+    for (level, measure), text in texts.items():
+        name = re.sub(r"\W+", "_", level).strip("_") + "_fixed"
+        if measure != when.PRIMARY:
+            name += measure.removeprefix("test")
+        assert facts[f"when_{study}_breastmnist_{name}"] == text.rstrip("*")
+    primary = found[(found["measure"] == when.PRIMARY) & (found["method"] == "feature_l2")]
+    better = ((primary["p_holm"] < 0.05) & (primary["mean"] < 0)).sum()
+    assert facts[f"when_{study}_breastmnist_feature_l2_better"] == better > 0
 
 
 def test_where_curves_meet_is_the_first_interval_with_zero():
