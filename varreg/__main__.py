@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a function of yours, without arguments, that returns model, training loader and task "
         "('binary', 'multiclass' or 'multilabel'); looked for in this folder, too",
     )
-    probe.add_argument("--layer", help="whose input are the features (default: the last, sought)")
+    probe.add_argument(
+        "--layer", help="whose input are the features (default: of the one that makes the logits)"
+    )
     probe.add_argument("--images", type=int, help="training images (default: as the loader says)")
     probe.add_argument("--batches", type=int, default=8, help="to look at (default: 8)")
     probe.add_argument("--augmented", action="store_true", help="training images are augmented")
