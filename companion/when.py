@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from companion import style, words
 from companion.rivals import DATA, MEASURES, PRIMARY
-from companion.studies import few_images_weights, specs
+from companion.studies import specs
 from companion.studies.few_images import METHODS as SETTINGS
 from companion.studies.few_images import SHARES
 from companion.tables import by_seed, mean_change
@@ -56,21 +56,20 @@ def recorded(study: str, results: Path | None = None) -> dict[str, pd.DataFrame]
     """Runs by data set, where all of its runs are recorded.
 
     Args:
-        study: One of :data:`companion.studies.WHEN`.
+        study: ``"few_images"``, ``"wrong_labels"`` or ``"networks"``.
         results: Folder of the ledgers; default: the recorded results.
 
     Returns:
-        As in the ledger, with the ``level`` as printed, and methods by the names in ``few_images``
-        but for ``few_images_weights``.
+        As in the ledger, with the ``level`` as printed and methods by the names in ``few_images``.
     """
     runs = Ledger(study, results).runs()
     if runs.empty:
         return {}
-    if study != few_images_weights.STUDY:
-        name_of = {_setting(given): name for name, given in SETTINGS.items()}
-        names = [name_of[_setting(run)] for run in runs.to_dict("records")]
-        runs = runs.assign(method=names)
-    runs = runs.assign(level=[_level(study, run) for run in runs.to_dict("records")])
+    name_of = {_setting(given): name for name, given in SETTINGS.items()}
+    rows = runs.to_dict("records")
+    runs = runs.assign(
+        method=[name_of[_setting(run)] for run in rows], level=[_level(study, run) for run in rows]
+    )
     by_key, found = runs.set_index("key", drop=False), {}
     for dataset in dict.fromkeys(spec.dataset for spec in specs(study)):
         keys = [spec.key for spec in specs(study) if spec.dataset == dataset]
@@ -142,29 +141,6 @@ def meeting(found: pd.DataFrame, name: str) -> str:
     rows = found[(found["measure"] == PRIMARY) & (found["method"] == name)]
     includes = rows["level"][(rows["low"] <= 0) & (rows["high"] >= 0)]
     return "none" if includes.empty else str(includes.iloc[0])
-
-
-def best_strengths(runs: pd.DataFrame) -> pd.DataFrame:
-    """The best strength at each share of the images, by mean validation cross-entropy, as printed.
-
-    Args:
-        runs: Of one data set in ``few_images_weights``.
-
-    Returns:
-        A row a share; for each method the strength, *off* where that is best, and what it gains.
-    """
-    rows = []
-    for level, mine in runs.groupby("level", sort=False):
-        off = mine.loc[mine["method"] == "baseline", "val_cross_entropy"].mean()
-        row = {"Images": level}
-        for method, setting in few_images_weights.METHODS.items():
-            scores = mine[mine["method"] == method].groupby(setting)["val_cross_entropy"].mean()
-            gain = scores.min() - off
-            title = words.capital(METHODS[method].title)
-            row[title] = words.short(scores.idxmin()) if gain < 0 else "off"
-            row[f"{title}: gain"] = words.number(min(gain, 0.0), signed=True)
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def facts(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:

@@ -136,26 +136,6 @@ def test_where_curves_meet_is_the_first_interval_with_zero():
     assert when.meeting(found[found["level"] != "10 %"], "fixed") == "none"
 
 
-def test_the_best_strength_is_that_of_the_lowest_mean_and_off_where_none_gains():
-    rows = [
-        {"level": level, "method": method, name: strength, "val_cross_entropy": loss + level_loss}
-        for level, gain in {"5 %": 1, "100 %": -1}.items()
-        for level_loss in (0.0, 0.2)
-        for method, name, strength, loss in (
-            ("baseline", "strength", 0.0, 0.5),
-            ("tuned", "variance_weight", 0.1, 0.5 - 0.1 * gain),
-            ("tuned", "variance_weight", 2.5, 0.5 - 0.2 * gain),
-            ("self_setting", "strength", 0.01, 0.45),
-        )
-    ]
-    shown = when.best_strengths(pd.DataFrame(rows))
-    title = "Penalized, best weight above 0"
-    assert shown["Images"].tolist() == ["5 %", "100 %"]
-    assert shown[title].tolist() == ["2.5", "off"]
-    assert shown[f"{title}: gain"].tolist()[0].startswith("\u22120.200")
-    assert shown["Penalty, weight sets itself"].tolist() == ["0.01", "0.01"]
-
-
 def test_curves_show_every_share(made_up):
     study, _ = made_up
     if study != "few_images":
