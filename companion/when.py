@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -48,8 +48,8 @@ NETWORKS = {
     "small_vit": "transformer",
 }
 #: Methods that the curves show: all of them would hide each other.
-DRAWN = ("none", "self_setting", "feature_l2", "augmented", "augmented_feature_l2")
-DASHES = {"augmented_feature_l2": "--", "augmented_smoothing": "--"}
+DRAWN = ("none", "fixed", "self_setting", "feature_l2", "augmented", "augmented_feature_l2")
+DASHES = {"self_setting": ":", "augmented_feature_l2": "--"}
 
 
 def recorded(study: str, results: Path | None = None) -> dict[str, pd.DataFrame]:
@@ -173,40 +173,35 @@ def facts(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
     return said
 
 
-def curves(runs: Mapping[str, pd.DataFrame], measure: str = PRIMARY) -> Figure:
-    """A metric over the number of images: its level, and the difference from the reference.
+def curves(
+    runs: Mapping[str, pd.DataFrame], measures: Sequence[str] = (PRIMARY, "test_auroc")
+) -> Figure:
+    """Metrics over the number of images: a row a data set, a column a metric.
 
     Args:
         runs: By data set, as from :func:`recorded` for ``few_images``.
-        measure: A column.
+        measures: Columns of metrics.
     """
-    figure, axes = plt.subplots(
-        len(runs) or 1, 2, figsize=(9, 3.4 * (len(runs) or 1)), squeeze=False
-    )
-    for (left, right), (dataset, mine) in zip(axes, runs.items(), strict=False):
-        for name in DRAWN:
-            rows = mine[mine["method"] == name].groupby("train_share")[measure]
-            _curve(left, name, {share: mean_interval(list(each)) for share, each in rows})
-        found = differences(mine, [measure])
-        for name in REFERENCES:
-            rows = found[found["method"] == name]
-            _curve(right, name, dict(zip(SHARES, rows.itertuples(), strict=True)))
-        right.axhline(0, color="black", lw=0.8)
-        left.set_title(DATA[dataset].split(",")[0])
-        left.set_ylabel(f"test {MEASURES[measure][0]}")
-        right.set_ylabel("difference")
-        for ax in (left, right):
+    rows = max(1, len(runs))
+    figure, axes = plt.subplots(rows, len(measures), figsize=(9, 3.4 * rows), squeeze=False)
+    for row, (dataset, mine) in zip(axes, runs.items(), strict=False):
+        row[0].set_title(DATA[dataset].split(",")[0])
+        for ax, measure in zip(row, measures, strict=True):
+            for name in DRAWN:
+                _curve(ax, name, mine[mine["method"] == name].groupby("train_share")[measure])
+            ax.set_ylabel(f"test {MEASURES[measure][0]}")
             ax.set_xscale("log")
             ax.set_xticks(SHARES)
             ax.xaxis.set_minor_locator(NullLocator())
             ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: words.percent(share)))
             ax.set_xlabel("training images")
-    entries = {_title(name): _look(name) for name in SETTINGS}
+    entries = {_title(name): _look(name) for name in DRAWN}
     style.legend(figure, entries, loc="outside lower center", ncols=3)
     return figure
 
 
-def _curve(ax: Axes, name: str, found: Mapping[float, object]) -> None:
+def _curve(ax: Axes, name: str, values: Iterable[tuple[float, pd.Series]]) -> None:
+    found = {share: mean_interval(list(each)) for share, each in values}
     ax.plot(list(found), [each.mean for each in found.values()], **_look(name))
     lows, highs = ([getattr(each, end) for each in found.values()] for end in ("low", "high"))
     ax.fill_between(list(found), lows, highs, color=_look(name)["color"], alpha=0.12, lw=0)

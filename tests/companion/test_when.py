@@ -141,8 +141,41 @@ def test_curves_show_every_share(made_up):
     if study != "few_images":
         pytest.skip("there is no number of images to draw over")
     figure = when.curves(when.recorded(study))
-    for left, right in zip(figure.axes[::2], figure.axes[1::2], strict=True):
-        assert len(left.lines) == len(when.DRAWN)
-        assert len(right.lines) == len(when.REFERENCES) + 1
-        assert list(left.lines[0].get_xdata()) == [0.05, 0.1, 0.25, 0.5, 1.0]
+    assert len(figure.axes) == 2 * 2
+    for ax in figure.axes:
+        assert len(ax.lines) == len(when.DRAWN)
+        assert list(ax.lines[0].get_xdata()) == [0.05, 0.1, 0.25, 0.5, 1.0]
+    runs = when.recorded(study)["pneumoniamnist"]
+    none = runs[runs["method"] == "none"].groupby("train_share")["test_cross_entropy"].mean()
+    assert figure.axes[0].lines[0].get_ydata() == pytest.approx(none.to_numpy())
     plt.close(figure)
+
+
+@pytest.fixture(scope="module")
+def chest():
+    """What is recorded on PneumoniaMNIST, by method, share and measure."""
+    runs = when.recorded("few_images").get("pneumoniamnist")
+    if runs is None:
+        pytest.skip("few_images is not recorded on PneumoniaMNIST")
+    return when.differences(runs).set_index(["method", "level", "measure"])
+
+
+def test_what_the_pages_say_of_few_images_follows_from_the_runs(chest):
+    loss, area, right = when.PRIMARY, "test_auroc", "test_accuracy"
+    few, all_ = chest.index.levels[1][chest.index.codes[1][[0, -1]]]
+    for method in ("fixed", "self_setting", "head_weighted", "feature_l2", "augmented"):
+        rows = chest.loc[method].xs(loss, level="measure")
+        assert (rows["high"] < 0).all(), "the curves do not meet"
+        assert (chest.loc[method].xs(area, level="measure")["low"] > 0).all()
+    assert ((chest["p_holm"] >= 0.05) | (chest["mean"] < 0))[:, :, loss].all(), "none is worse"
+    mean = chest["mean"]
+    assert mean["feature_l2", few, loss] < mean["augmented", few, loss]
+    assert abs(mean["fixed", few, loss] - mean["augmented", few, loss]) < 0.02, "as much"
+    for method in ("fixed", "feature_l2"):
+        assert mean["augmented", all_, loss] < chest.loc[(method, all_, loss), "low"]
+        assert chest.loc[(method, all_, right), "high"] < 0
+    assert chest.loc[("augmented", all_, right), "low"] > 0
+    assert mean["self_setting", few, loss] > chest.loc[("fixed", few, loss), "high"]
+    assert abs(mean["self_setting", all_, loss] - mean["fixed", all_, loss]) < 0.02
+    extra = chest.loc["augmented_feature_l2"].xs(loss, level="measure")
+    assert extra.loc[few, "high"] < extra.loc[all_, "low"] < extra.loc[all_, "high"] < 0
