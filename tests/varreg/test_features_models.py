@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -560,6 +561,7 @@ def process_group():
         "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
     )
     yield
+    gc.collect()  # what still holds the group would end it with the interpreter locked, and wait
     torch.distributed.destroy_process_group()
 
 
