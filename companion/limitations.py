@@ -9,15 +9,12 @@ import math
 from collections.abc import Mapping
 
 import pandas as pd
-from scipy import stats
 
 from companion import published, tables, verdicts, words
 from varreg.lab.statistics import Interval, wilson
 
 #: Margins to try beside the one in use, as multiples of it.
 FACTORS = (0.5, 1.0, 2.0)
-#: Since this version the penalty adds in another order and draws features evenly spaced.
-NEW_KERNEL = (0, 2)
 
 
 def facts(
@@ -37,8 +34,6 @@ def facts(
         - ``train_share``, ``test_share``: of pneumonia among the images, in percent;
         - ``accuracy``, ``accuracy_low``, ``accuracy_high``: the baseline's mean in the paired
           study, with Wilson's interval for a test set of that size;
-        - ``deviations``: reach of the prediction interval of the protocol's seeds, in standard
-          deviations on either side;
         - ``times_features``: how many times more features the protocol's images give;
         - ``comparisons``, ``by_chance``: how many, and how many of them would exclude zero by
           chance if nothing had an effect;
@@ -52,19 +47,16 @@ def facts(
     images = {split: sum(counts) for split, counts in published.CHEST_IMAGES.items()}
     share = {name: 100 * published.CHEST_IMAGES[name][1] / images[name] for name in images}
     tested = int((differences["n"] > 1).sum())
-    accuracy = low = high = times = deviations = math.nan
+    accuracy = low = high = times = math.nan
     if len(paired):
         accuracy = float(paired.loc[paired["method"] == "baseline", "test_accuracy"].mean())
         low, high = wilson(round(accuracy * images["test"]), images["test"])
     if len(protocol) and len(paired):
         times = float((protocol["size"].max() / paired["size"].max()) ** 2)
-    if len(protocol) and (seeds := protocol["seed"].nunique()) > 1:
-        deviations = float(stats.t.ppf(0.975, seeds - 1) * math.sqrt(1 + 1 / seeds))
     return {
         "accuracy": accuracy,
         "accuracy_low": low,
         "accuracy_high": high,
-        "deviations": deviations,
         "times_features": times,
         "test_images": images["test"],
         "val_images": images["val"],
@@ -143,41 +135,6 @@ def provenance_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             said = {heading: _all(days[name]) for heading, name in columns.items()}
             rows.append({"Study": study, "Rows": len(runs)} | said)
     return pd.DataFrame(rows)
-
-
-def repeats(studies: Mapping[str, pd.DataFrame]) -> dict[str, int]:
-    """Count the recorded runs that this version repeats to the last digit, and the others.
-
-    Args:
-        studies: Name -> rows of a ledger of runs.
-
-    Returns:
-        By name:
-
-        - ``same``: runs without a penalty, and those with one that this version's kernel made;
-        - ``changed``: runs with a penalty from before that kernel;
-        - ``changed_all_features``: of these, the runs that drew no features but took all.
-
-    Example:
-        >>> runs = pd.DataFrame({"variance_weight": [0.0, 1.0, 1.0, 1.0], "version": "0.1.0",
-        ...                      "feature_sampling_ratio": [1.0, 1.0, 0.2, 1.0]})
-        >>> repeats({"study": runs, "another": pd.DataFrame()})
-        {'same': 1, 'changed': 3, 'changed_all_features': 2}
-    """
-    counts = {"same": 0, "changed": 0, "changed_all_features": 0}
-    for runs in studies.values():
-        if runs.empty:
-            continue
-        made_before = runs["version"].map(lambda text: _version(text) < NEW_KERNEL)
-        changed = (runs["variance_weight"] > 0) & made_before
-        whole = changed & (runs["feature_sampling_ratio"] == 1)
-        for name, rows in zip(counts, (~changed, changed, whole), strict=True):
-            counts[name] += int(rows.sum())
-    return counts
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:2])
 
 
 def _all(values: pd.Series) -> str:

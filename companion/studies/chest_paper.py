@@ -7,7 +7,7 @@ early stopping on the total loss over the 16 validation images.
 from varreg.lab.runs import RunSpec
 from varreg.loss import PUBLISHED
 
-SEEDS = range(3)
+SEEDS = range(10)
 
 KERAS = {
     "model": "paper_cnn",

@@ -8,7 +8,6 @@ from scipy import stats
 
 from companion import limitations, tables, verdicts
 from tests.companion.synthetic import EMPTY, study
-from varreg.lab.statistics import prediction_interval
 
 RUNS = study({"baseline": 0.0, "penalized": -0.004}, seeds=5)
 PAIRS = [("penalized", "baseline")]
@@ -27,9 +26,6 @@ def test_facts_follow_from_the_published_counts_and_the_runs():
     accuracy = mine.loc[mine["method"] == "baseline", "test_accuracy"].mean()
     interval = stats.binomtest(round(accuracy * 624), 624).proportion_ci(method="wilson")
     assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx(tuple(interval))
-    # Of values with standard deviation 1, the prediction interval reaches just as far.
-    reach = prediction_interval([-1.0, 0.0, 1.0])
-    assert found["deviations"] == pytest.approx(reach.high)
 
 
 def test_half_widths_are_those_of_the_paired_t_interval():
@@ -76,6 +72,4 @@ def test_nothing_recorded_gives_empty_tables():
     assert limitations.margins_table(none).empty
     assert limitations.provenance_table({"chest": EMPTY}).empty
     found = limitations.facts(EMPTY, EMPTY, none)
-    assert np.isnan(
-        [found[name] for name in ("accuracy_low", "deviations", "times_features")]
-    ).all()
+    assert np.isnan([found[name] for name in ("accuracy_low", "times_features")]).all()

@@ -32,7 +32,7 @@ def test_status():
     assert [lines[state] for state in states] == ["7", "1"]
     assert lines["sampling"] == "0 of 6 runs recorded"
     assert lines["chest_paper"] == (
-        "4 of 9 runs recorded, 1.00 hours of training on a CPU, from commit c1"
+        "4 of 30 runs recorded, 1.00 hours of training on a CPU, from commit c1"
     )
     assert lines["skin_paper"].endswith(
         "from commit c1 and c2; IT MIXES STATES: record it anew from one, in a folder of its own"

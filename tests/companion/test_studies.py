@@ -64,7 +64,7 @@ def recorded_grid(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("study", "count"),
     [
-        ("chest_paper", 3 * 3),
+        ("chest_paper", 10 * 3),
         ("chest", 4 * 2 * 20),
         ("skin_paper", 2 * 10),
         ("skin", 3 * 2 * 2 * 20),
