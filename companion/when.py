@@ -22,7 +22,7 @@ from companion.probes.layers import ENTERS, METRICS
 from companion.rivals import DATA, MEASURES, PRIMARY
 from companion.studies import few_images_weights, specs
 from companion.studies.few_images import METHODS as SETTINGS
-from companion.studies.few_images import SHARES
+from companion.studies.few_images import DRAWS, SHARES
 from companion.tables import by_seed, mean_change
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
@@ -222,9 +222,9 @@ def facts(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
     Returns:
         The primary outcome has no name in that of its fact. Over all levels, how many there are,
         at how many each method stands after Holm's correction (``_better`` and ``_worse``), and
-        the first at which it does not differ (``_meets``).
+        the first at which it does not differ (``_meets``). Of ``few_images`` also its ``draws``.
     """
-    said: dict[str, object] = {}
+    said: dict[str, object] = {f"when_{study}_draws": DRAWS} if study == "few_images" else {}
     for dataset, found in every.items():
         head = f"when_{study}_{dataset}"
         said[f"{head}_levels"] = found["level"].nunique()
