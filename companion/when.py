@@ -21,8 +21,8 @@ from companion import style, words
 from companion.probes.layers import ENTERS, METRICS
 from companion.rivals import DATA, MEASURES, PRIMARY
 from companion.studies import few_images_weights, specs
-from companion.studies.few_images import METHODS as SETTINGS
 from companion.studies.few_images import DRAWS, SHARES
+from companion.studies.few_images import METHODS as SETTINGS
 from companion.tables import by_seed, mean_change
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
