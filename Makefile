@@ -49,7 +49,7 @@ executed: $(INSTALLED) $(KERNEL_CONFIG)
 	done
 	@$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys "metadata.papermill cell.metadata.papermill \
 	  cell.metadata.execution metadata.language_info.version" $(STAGE)/notebooks/*.ipynb
-	@cp -R _config.yml _toc.yml book examples $(STAGE)
+	@cp -R _config.yml _toc.yml CHANGELOG.md book examples $(STAGE)
 
 $(KERNEL_CONFIG):
 	@mkdir -p $(@D) && echo 'c.IPKernelApp.log_level = "ERROR"' > $@

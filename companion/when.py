@@ -11,16 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from companion import style, words
+from companion.probes.layers import ENTERS, METRICS
 from companion.rivals import DATA, MEASURES, PRIMARY
-from companion.studies import specs
+from companion.studies import few_images_weights, specs
+from companion.studies.few_images import DRAWS, SHARES
 from companion.studies.few_images import METHODS as SETTINGS
-from companion.studies.few_images import SHARES
 from companion.tables import by_seed, mean_change
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
@@ -56,20 +58,20 @@ def recorded(study: str, results: Path | None = None) -> dict[str, pd.DataFrame]
     """Runs by data set, where all of its runs are recorded.
 
     Args:
-        study: ``"few_images"``, ``"wrong_labels"`` or ``"networks"``.
+        study: One of :data:`companion.studies.WHEN`.
         results: Folder of the ledgers; default: the recorded results.
 
     Returns:
-        As in the ledger, with the ``level`` as printed and methods by the names in ``few_images``.
+        As in the ledger, with the ``level`` as printed, and methods by the names in ``few_images``
+        but for ``few_images_weights``.
     """
     runs = Ledger(study, results).runs()
     if runs.empty:
         return {}
-    name_of = {_setting(given): name for name, given in SETTINGS.items()}
-    rows = runs.to_dict("records")
-    runs = runs.assign(
-        method=[name_of[_setting(run)] for run in rows], level=[_level(study, run) for run in rows]
-    )
+    if study != few_images_weights.STUDY:
+        name_of = {_setting(given): name for name, given in SETTINGS.items()}
+        runs = runs.assign(method=[name_of[_setting(run)] for run in runs.to_dict("records")])
+    runs = runs.assign(level=[_level(study, run) for run in runs.to_dict("records")])
     by_key, found = runs.set_index("key", drop=False), {}
     for dataset in dict.fromkeys(spec.dataset for spec in specs(study)):
         keys = [spec.key for spec in specs(study) if spec.dataset == dataset]
@@ -143,6 +145,73 @@ def meeting(found: pd.DataFrame, name: str) -> str:
     return "none" if includes.empty else str(includes.iloc[0])
 
 
+def best_strengths(runs: pd.DataFrame) -> pd.DataFrame:
+    """The best strength at each share of the images, by mean validation cross-entropy, as printed.
+
+    Args:
+        runs: Of one data set in ``few_images_weights``.
+
+    Returns:
+        A row a share; for each method the strength, *off* where that is best, and what it gains.
+    """
+    rows = []
+    for level, mine in runs.groupby("level", sort=False):
+        off = mine.loc[mine["method"] == "baseline", "val_cross_entropy"].mean()
+        row = {"Images": level}
+        for method, setting in few_images_weights.METHODS.items():
+            scores = mine[mine["method"] == method].groupby(setting)["val_cross_entropy"].mean()
+            gain = scores.min() - off
+            title = words.capital(METHODS[method].title)
+            row[title] = words.short(scores.idxmin()) if gain < 0 else "off"
+            row[f"{title}: gain"] = words.number(min(gain, 0.0), signed=True)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def layers(units: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
+    """What it changes which features pay, against no penalty, over the seeds.
+
+    Args:
+        units: ``runs()`` of the probe ``layers``.
+        features: Its ``curves()``.
+
+    Returns:
+        A row a weight and choice of layers: ``weight, layers``; ``cross_entropy``, ``auroc`` and
+        ``accuracy``, their differences as :class:`~varreg.lab.statistics.PairedDifference`;
+        ``p_holm`` of the first, corrected over the rows; ``first`` and ``last``, the variance
+        there over that without a penalty, geometric mean over the seeds.
+    """
+    wide = features.pivot(index="key", columns="layer", values="variance")
+    arms = {
+        arm: group.set_index("seed").sort_index()
+        for arm, group in units.join(np.log(wide), on="key").groupby(["weight", "layers"])
+    }
+    free, rows = arms.pop(("none", "none")), []
+    for (weight, which), mine in arms.items():
+        row = {"weight": weight, "layers": which}
+        row |= {name: mean_change((mine[name] - free[name]).dropna()) for name in METRICS}
+        rows.append(row | {name: math.exp((mine[name] - free[name]).mean()) for name in ENTERS})
+    adjusted = holm([row["cross_entropy"].p for row in rows])
+    return pd.DataFrame(rows).assign(p_holm=adjusted)
+
+
+def layers_table(found: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`layers` found, as printed; a star where it stands after Holm's correction."""
+    stars = ["*" * (p < 0.05) for p in found["p_holm"]]
+    changes = {
+        f"Δ {MEASURES[f'test_{name}'][0]}": [words.change(each) for each in found[name]]
+        for name in METRICS
+    }
+    first = next(iter(changes))
+    changes[first] = [text + star for text, star in zip(changes[first], stars, strict=True)]
+    variances = {
+        f"Variance, {layer} layer": [words.percent(share) for share in found[layer]]
+        for layer in ENTERS
+    }
+    head = {"Weight": [_title(name) for name in found["weight"]], "Who pays": found["layers"]}
+    return pd.DataFrame(head | changes | variances)
+
+
 def facts(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
     """What the text of the page says in numbers: names of study, data, level, method, measure.
 
@@ -153,9 +222,9 @@ def facts(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
     Returns:
         The primary outcome has no name in that of its fact. Over all levels, how many there are,
         at how many each method stands after Holm's correction (``_better`` and ``_worse``), and
-        the first at which it does not differ (``_meets``).
+        the first at which it does not differ (``_meets``). Of ``few_images`` also its ``draws``.
     """
-    said: dict[str, object] = {}
+    said: dict[str, object] = {f"when_{study}_draws": DRAWS} if study == "few_images" else {}
     for dataset, found in every.items():
         head = f"when_{study}_{dataset}"
         said[f"{head}_levels"] = found["level"].nunique()

@@ -61,13 +61,13 @@ def interval(mean: float, low: float, high: float, digits: int = 3, *, signed: b
 
 
 def percent(share: float, digits: int = 0, *, signed: bool = False) -> str:
-    """A share of 1 in percent.
+    """A share of 1 in percent; a dash for NaN.
 
     Example:
         >>> percent(0.123), percent(0.123, 1, signed=True)
         ('12 %', '+12.3 %')
     """
-    return f"{number(100 * share, digits, signed=signed)} %"
+    return DASH if math.isnan(share) else f"{number(100 * share, digits, signed=signed)} %"
 
 
 def short(value: float) -> str:
@@ -87,9 +87,7 @@ def percent_short(share: float) -> str:
         >>> percent_short(2.056), percent_short(0.0261)
         ('206 %', '2.6 %')
     """
-    if math.isnan(share):
-        return DASH
-    return percent(share) if share >= 0.1 else f"{short(100 * share)} %"
+    return f"{short(100 * share)} %" if share < 0.1 else percent(share)
 
 
 def duration(seconds: float) -> str:

@@ -14,17 +14,21 @@ from companion.probes import (
     Unit,
     bits,
     carried,
+    layers,
     leakage,
     predictions,
     thresholds,
     units,
 )
 from companion.studies import specs
+from companion.studies.few_images import settings
+from varreg import FeatureTap
 from varreg.lab import runs
 from varreg.lab.columns import PROVENANCE_COLUMNS
 from varreg.lab.datasets.core import Subset
 from varreg.lab.ledger import Ledger
 from varreg.lab.metrics import classification_metrics
+from varreg.lab.models import build
 from varreg.lab.runs import RunSpec, run_all
 from varreg.lab.training import batches, predict
 
@@ -115,6 +119,60 @@ def test_norms_by_hand(small):
     relative = features.var(0).mean() / (features**2).mean()
     assert last["relative_variance"] == pytest.approx(relative, rel=1e-5)
     assert last["head_norm"] == pytest.approx(run.model.head.weight.norm().item(), rel=1e-6)
+
+
+def test_the_penalty_on_both_layers_by_hand(make_dataset):
+    torch.manual_seed(0)
+    model = build("small_cnn", in_channels=1, size=12, n_outputs=1)
+    images, target = torch.rand(16, 1, 12, 12), torch.arange(16) % 2
+    with FeatureTap(model, layers.ENTERS["first"]) as first, FeatureTap(model) as last:
+        criterion = layers.BothLayers("binary", 2.0, first, 3.0)
+        logits = model(images)
+        parts = criterion(logits, target, last.take())
+        hidden = model.features[:3](images)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.flatten(), target.float())
+    of_first, of_last = (
+        each.detach().double().flatten(1).numpy().var(0).mean()
+        for each in (hidden, model.features(images))
+    )
+    assert parts.total.item() == pytest.approx(loss.item() + 2 * of_last + 3 * of_first, rel=1e-5)
+    assert parts.penalty.item() == pytest.approx(of_last, rel=1e-5)
+
+
+@pytest.mark.parametrize("weight", layers.WEIGHTS)
+def test_a_penalty_on_the_last_layer_is_that_of_the_study(small, monkeypatch, weight):
+    small()
+    monkeypatch.setattr(layers, "fit", runs.fit)
+    row, details = measured("layers", weight=weight, layers="last", seed=3)
+    run = runs.train_run(settings("x", "breastmnist", weight, 3))
+    expected = classification_metrics(
+        predict(run.model, run.data.test.images, run.fit.scaling), run.data.test.labels, "binary"
+    )
+    for metric in layers.METRICS:
+        assert row[metric] == pytest.approx(expected[metric], rel=1e-4)
+    with torch.inference_mode():
+        seen = run.model.features(run.fit.scaling(run.data.val.images)).double().numpy()
+    assert details[1]["layer"] == "last"
+    assert details[1]["variance"] == pytest.approx(seen.var(0).mean(), rel=1e-3)
+
+
+def test_which_layers_pay_shows_in_their_variances(small, monkeypatch):
+    small()
+    monkeypatch.setattr(layers, "fit", runs.fit)
+    found = {
+        which: {
+            row["layer"]: row["variance"]
+            for row in measured("layers", weight=weight, layers=which, seed=0)[1]
+        }
+        for weight, which in (
+            ("none", "none"),
+            *(("fixed", which) for which in ("first", "last", "both")),
+        )
+    }
+    assert found["first"]["first"] < found["none"]["first"]
+    assert found["last"]["last"] < found["none"]["last"]
+    for layer in layers.ENTERS:
+        assert found["both"][layer] < found["none"][layer]
 
 
 def test_carried_weights_go_on_from_where_they_were(small, monkeypatch):

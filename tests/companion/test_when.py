@@ -14,6 +14,7 @@ from companion import when
 from companion.studies import WHEN, specs
 from companion.studies.few_images import METHODS
 from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
+from companion.words import percent
 
 
 def test_strengths_are_those_that_breastmnist_chose():
@@ -134,6 +135,61 @@ def test_where_curves_meet_is_the_first_interval_with_zero():
     )
     assert when.meeting(found, "fixed") == "10 %"
     assert when.meeting(found[found["level"] != "10 %"], "fixed") == "none"
+
+
+def test_the_best_strength_is_that_of_the_lowest_mean_and_off_where_none_gains():
+    rows = [
+        {"level": level, "method": method, name: strength, "val_cross_entropy": loss + level_loss}
+        for level, gain in {"5 %": 1, "100 %": -1}.items()
+        for level_loss in (0.0, 0.2)
+        for method, name, strength, loss in (
+            ("baseline", "strength", 0.0, 0.5),
+            ("tuned", "variance_weight", 0.1, 0.5 - 0.1 * gain),
+            ("tuned", "variance_weight", 2.5, 0.5 - 0.2 * gain),
+            ("self_setting", "strength", 0.01, 0.45),
+        )
+    ]
+    shown = when.best_strengths(pd.DataFrame(rows))
+    title = "Penalized, best weight above 0"
+    assert shown["Images"].tolist() == ["5 %", "100 %"]
+    assert shown[title].tolist() == ["2.5", "off"]
+    assert shown[f"{title}: gain"].tolist()[0].startswith("\u22120.200")
+    assert shown["Penalty, weight sets itself"].tolist() == ["0.01", "0.01"]
+
+
+def test_layers_are_compared_seed_by_seed():
+    random, units, features = np.random.default_rng(0), [], []
+    arms = {("none", "none"): 0.0, ("fixed", "first"): 0.02, ("fixed", "both"): -0.05}
+    for seed in range(10):
+        base = 0.5 + 0.1 * np.sin(seed)
+        for (weight, which), effect in arms.items():
+            key = f"{weight}-{which}-{seed}"
+            loss = base + effect + 0.004 * random.standard_normal() * bool(effect)
+            metrics = {"cross_entropy": loss, "auroc": 1 - loss, "accuracy": 1 - loss}
+            units.append({"key": key, "weight": weight, "layers": which, "seed": seed} | metrics)
+            for layer, share in {"first": 0.5, "last": 0.25}.items():
+                variance = (1 + seed) * (share if weight == "fixed" else 1)
+                features.append({"key": key, "layer": layer, "variance": variance})
+    units = pd.DataFrame(units).sample(frac=1, random_state=0)
+    found = when.layers(units, pd.DataFrame(features))
+    assert found[["weight", "layers"]].to_numpy().tolist() == [
+        ["fixed", "both"],
+        ["fixed", "first"],
+    ]
+    wide = units.pivot(index="seed", columns=["weight", "layers"], values="cross_entropy")
+    raw = [
+        stats.ttest_rel(wide["fixed", which], wide["none", "none"]) for which in ("both", "first")
+    ]
+    for row, test in zip(found.itertuples(), raw, strict=True):
+        assert row.cross_entropy.p == pytest.approx(test.pvalue)
+        assert row.auroc.mean == pytest.approx(-row.cross_entropy.mean)
+        assert (row.first, row.last) == pytest.approx((0.5, 0.25))
+    least = min(test.pvalue for test in raw)
+    assert found["p_holm"].min() == pytest.approx(2 * least)
+    shown = when.layers_table(found)
+    assert shown["Who pays"].tolist() == ["both", "first"]
+    assert shown["Variance, last layer"].tolist() == [percent(0.25)] * 2
+    assert shown.filter(like="cross-entropy").iloc[0, 0].endswith("*")
 
 
 def test_curves_show_every_share(made_up):

@@ -18,6 +18,7 @@ from companion import words
         (words.interval(-0.1, -0.2, 0.3, 1, signed=True), "\u22120.1 [\u22120.2, +0.3]"),
         (words.interval(math.nan, 0, 1), "\u2013"),
         (words.percent(-0.5), "\u221250 %"),
+        (words.percent(float("nan")), "\u2013"),
         (words.short(-0.00123), "\u22120.0012"),
         (words.short(1e7), "10,000,000"),
         (words.duration(3e-6), "3 \u00b5s"),
