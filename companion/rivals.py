@@ -30,6 +30,7 @@ from companion.studies.rivals_tuning import (
     BLOCKS,
     CANDIDATES,
     DATASETS,
+    MAIN,
     Block,
     chosen_strengths,
     mean_scores,
@@ -287,7 +288,7 @@ def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict
 def methods_table() -> pd.DataFrame:
     """What is compared: what the strength of each method is, and who proposed it, as printed."""
     rows = [
-        (_title(name), METHODS[name].strength or "variance_weight", METHODS[name].source)
+        (title(name), METHODS[name].strength or "variance_weight", METHODS[name].source)
         for name in CANDIDATES
     ]
     return pd.DataFrame(rows, columns=["Method", "Strength", "Source"]).replace("", words.DASH)
@@ -323,7 +324,7 @@ def confidence(blocks: Sequence[Compared]) -> pd.DataFrame:
         for method in first.index[(first["high"] < 0) & (first["n"] > 0)]:
             left = words.percent(after.loc[method, "mean"] / first.loc[method, "mean"])
             texts = [found.loc[method, "text"] for found in (first, after, area)]
-            rows.append((each.name, _title(method), *texts, left))
+            rows.append((each.name, title(method), *texts, left))
     columns = ["Block", "Method", "As trained", "After a temperature", "AUROC", "Left"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -334,7 +335,7 @@ def strengths_table(block: Block, results: Path | None = None) -> pd.DataFrame:
     rows = []
     for method in block.methods if means is not None else ():
         off = means[reference(block, method), 0.0]
-        row = {"Method": _title(method)}
+        row = {"Method": title(method)}
         for place, strength in enumerate(CANDIDATES[method], 1):
             gain = words.number(means[method, strength] - off, signed=True)
             row[f"Strength {place}"] = f"{gain} ({words.short(strength)})"
@@ -459,6 +460,12 @@ def facts(blocks: Sequence[Compared]) -> dict[str, object]:
             if row.n and row.measure in TOLD:
                 said = words.interval(row.mean, row.low, row.high, signed=True)
                 told[f"{row.method}_{row.measure}"] = said
+        images = each.over_images
+        beyond = images[(images["p_holm"] < 0.05) & (images["mean"] < 0)]
+        told["stand_images"] = len(beyond)
+        for row in images[images["method"].isin(MAIN)].itertuples():
+            said = words.interval(row.mean, row.low, row.high, signed=True)
+            told[f"{row.method}_{row.measure}_images"] = said
         if apart := mean_change(each.change("tuned", "feature_l2", PRIMARY)):
             told["over_feature_l2"] = words.change(apart)
         if times := strengths.get("tuned", 0) / PUBLISHED["variance_weight"]:
@@ -483,16 +490,25 @@ def figure(blocks: Sequence[Compared], measures: Sequence[str] = (PRIMARY, "test
     figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, sharey=True)
     columns = itertools.product(blocks, measures)
     for ax, (each, measure) in zip(axes[0], columns, strict=False):
-        _forest(ax, each.of(measure), measure, methods)
+        forest(ax, each.of(measure), measure, methods)
         if measure == measures[0]:
             ax.set_title(each.name.split(",")[0] + " aug." * each.block.augment)
-    axes[0, 0].set_yticks(range(len(methods)), map(_title, methods))
+    axes[0, 0].set_yticks(range(len(methods)), map(title, methods))
     axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
     return figure
 
 
-def _forest(ax: Axes, rows: pd.DataFrame, measure: str, methods: Sequence[str]) -> None:
+def forest(ax: Axes, rows: pd.DataFrame, measure: str, methods: Sequence[str]) -> None:
+    """Draw the differences of a block in one measure, as from :meth:`Compared.of`.
+
+    Args:
+        ax: Where.
+        rows: A method each.
+        measure: A key of :data:`MEASURES`.
+        methods: From top to bottom; the others are not drawn.
+    """
     said, more = MEASURES[measure]
+    rows = rows[rows.index.isin(list(methods))]
     for row in rows.itertuples():
         place, color = methods.index(row.Index), METHODS[row.Index].color
         if row.n == 0:
@@ -523,14 +539,15 @@ def _reads(n: int, p_holm: float, mean: float, low: float, high: float) -> str:
     return "negligible" if low > -NEGLIGIBLE and high < NEGLIGIBLE else "unclear"
 
 
-def _title(method: str) -> str:
+def title(method: str) -> str:
+    """A method as printed."""
     return words.capital(METHODS[method].title)
 
 
 def _named(method: str, against: str) -> str:
     """A method as printed, with its reference where that is not what it changes alone."""
     usual = METHODS[method].reference == "baseline"
-    return _title(method) + f" (against {METHODS[against].title})" * (not usual)
+    return title(method) + f" (against {METHODS[against].title})" * (not usual)
 
 
 def _better(wins: float, improves: float, n: int) -> str:
