@@ -360,7 +360,8 @@ CONTRASTS = (
     ("The penalty, or another learning rate?", "tuned", "learning_rate"),
     ("The penalty, or a smaller head?", "tuned", "head_decay"),
     ("The penalty, or a smoother goal?", "tuned", "label_smoothing"),
-    ("Over views of an image, or over images?", "view_variance", "tuned"),
+    ("Over two views of an image, or two views alone?", "view_variance", "two_views"),
+    ("The same, of the logits", "logit_view_variance", "two_views"),
 )
 
 
@@ -451,6 +452,7 @@ def facts(blocks: Sequence[Compared]) -> dict[str, object]:
         told = {
             "methods": len(rows),
             "seeds": int(rows["n"].max()),
+            "images": len(each.truth),
             "stand": int((stands & (rows["mean"] < 0)).sum()),
             "worse": int((stands & (rows["mean"] > 0)).sum()),
             "best": METHODS[rows.index[0]].title,
