@@ -464,7 +464,7 @@ def facts(blocks: Sequence[Compared]) -> dict[str, object]:
                 told[f"{row.method}_{row.measure}"] = said
         images = each.over_images
         beyond = images[(images["p_holm"] < 0.05) & (images["mean"] < 0)]
-        told["stand_images"] = len(beyond)
+        told["stand_images"] = int(beyond["method"].isin(rows.index).sum())
         for row in images[images["method"].isin(MAIN)].itertuples():
             said = words.interval(row.mean, row.low, row.high, signed=True)
             told[f"{row.method}_{row.measure}_images"] = said
