@@ -296,7 +296,7 @@ def test_shows_its_parameters():
     assert repr(GradientRatio(0.5)) == "GradientRatio(rho=0.5, smoothing=0.9)"
     assert repr(TargetWeight()) == "TargetWeight(weight=1.0, target=0.5)"
     assert repr(WarmUp(2, off=3)) == "WarmUp(weight=2.0, off=3, ramp=0)"
-    assert "(weight): GradientRatio(rho=0.01" in repr(WarmUp(GradientRatio(), ramp=4))
+    assert "(weight): GradientRatio(rho=0.01" in repr(WarmUp(GradientRatio(0.01), ramp=4))
     assert repr(RunningQuantile()) == "RunningQuantile(quantile=0.5, smoothing=0.9)"
 
 
