@@ -141,7 +141,7 @@ class GradientRatio(_Learning):
     divides the weight. It is relative to the cross-entropy as it is, not times ``lambda_``.
 
     Args:
-        rho: :math:`\rho \ge 0`; by default what :func:`varreg.recommend` suggests.
+        rho: :math:`\rho \ge 0`; by default what :func:`varreg.advice.recommend` suggests.
         smoothing: :math:`\beta` in [0, 1); at 0 each step has its own ratio.
         sync: As for :func:`gradient_ratio`. ``PenalizedLoss(..., sync=True)`` sets it.
 
