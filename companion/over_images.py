@@ -6,6 +6,8 @@ other images of the same kind are asked for as well.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from companion import tables
 from companion.records import details
 from varreg.lab.ledger import Ledger
 from varreg.lab.metrics import auroc_pseudovalues
-from varreg.lab.statistics import crossed_difference
+from varreg.lab.statistics import PairedDifference, crossed_difference
 
 #: By column of a ledger, what is averaged over the images; their mean is the metric.
 METRICS = ("test_accuracy", "test_auroc", "test_cross_entropy")
@@ -99,16 +101,34 @@ def differences(runs: pd.DataFrame, results: Path | None = None) -> pd.DataFrame
         for metric in METRICS:
             added = {key: by_image(values, truth, metric) for key, values in logits.items()}
             for method, reference in tables.PAIRS:
-                both = keys.reindex(columns=[method, reference]).dropna()
-                if len(both) < 2:
-                    continue
-                found = crossed_difference([added[a] - added[b] for a, b in both.to_numpy()])
-                # The ledger has more digits than the recorded logits: its mean is the mean.
-                exact = tables.difference(group, metric, method, reference).mean
-                ends = (exact + end - found.mean for end in (found.low, found.high))
-                row = (*head.values(), method, reference, metric, exact, *ends, found.n, found.p)
-                rows.append(row)
+                exact = tables.difference(group, metric, method, reference)
+                found = crossed(keys.reindex(columns=[method, reference]), added, exact)
+                if found is not None:
+                    said_of_it = (found.mean, found.low, found.high, found.n, found.p)
+                    rows.append((*head.values(), method, reference, metric, *said_of_it))
     return pd.DataFrame(rows, columns=columns)
+
+
+def crossed(
+    keys: pd.DataFrame, added: Mapping[str, np.ndarray], exact: PairedDifference | None
+) -> PairedDifference | None:
+    """The difference of two methods over seeds and images.
+
+    Args:
+        keys: A row a seed, with the key of the run of the first method and that of the second.
+        added: By key, as from :func:`by_image`.
+        exact: That over the seeds, from the ledger: it has more digits than recorded logits, so
+            its mean is the mean.
+
+    Returns:
+        ``None`` without two seeds that both methods have.
+    """
+    both = keys.dropna()
+    if len(both) < 2 or exact is None:
+        return None
+    found = crossed_difference([added[first] - added[second] for first, second in both.to_numpy()])
+    low, high = (exact.mean + end - found.mean for end in (found.low, found.high))
+    return dataclasses.replace(found, mean=exact.mean, low=low, high=high)
 
 
 def table(runs: pd.DataFrame, results: Path | None = None) -> pd.DataFrame:

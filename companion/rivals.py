@@ -21,9 +21,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
 
-from companion import words
+from companion import over_images, words
 from companion.over_images import labels
 from companion.probes.labels import PARTS
 from companion.studies import rivals
@@ -31,19 +30,26 @@ from companion.studies.rivals_tuning import (
     BLOCKS,
     CANDIDATES,
     DATASETS,
+    MAIN,
     Block,
     chosen_strengths,
     mean_scores,
     reference,
 )
 from companion.style import WIDTH
-from companion.tables import by_seed, mean_change
+from companion.tables import by_seed, mean_change, recalls, with_gaps
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
-from varreg.lab.metrics import classification_metrics, reliability_metrics
+from varreg.lab.metrics import (
+    auroc,
+    brier,
+    cross_entropy,
+    expected_calibration_error,
+    reliability_metrics,
+)
 from varreg.lab.predictions import Predictions
-from varreg.lab.statistics import holm
+from varreg.lab.statistics import detectable, holm, probability_of_improvement, variance_shares
 from varreg.loss import PUBLISHED
 
 PRIMARY = "test_cross_entropy"
@@ -61,9 +67,13 @@ MEASURES = {
     "test_augrc": ("AUGRC", False),
     "test_aurc": ("AURC", False),
     "scaled_cross_entropy": ("cross-entropy after temperature", False),
+    "scaled_auroc": ("AUROC after temperature", True),
     "scaled_ece": ("calibration error after temperature", False),
+    "scaled_brier": ("Brier score after temperature", False),
+    "gap_cross_entropy": ("gap in cross-entropy", False),
     "corrupted_cross_entropy": ("cross-entropy, corrupted", False),
     "corrupted_auroc": ("AUROC, corrupted", True),
+    "corrupted_accuracy": ("accuracy, corrupted", True),
     "last_cross_entropy": ("cross-entropy, last epoch", False),
     "last_auroc": ("AUROC, last epoch", True),
 }
@@ -93,11 +103,15 @@ class Compared:
         block: Which.
         runs: Its runs, with the columns of the ledger and those of :func:`measured`.
         strengths: By method, as from :func:`companion.studies.rivals_tuning.chosen_strengths`.
+        logits: Of the test images, by the key of a run.
+        truth: Their labels.
     """
 
     block: Block
     runs: pd.DataFrame
     strengths: Mapping[str, float]
+    logits: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    truth: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int))
 
     @property
     def name(self) -> str:
@@ -120,11 +134,11 @@ class Compared:
         """Every method against its reference, over the seeds that both have.
 
         A row a method and measure: ``method, reference, strength, measure, mean, low, high, n, p,
-        p_holm, wins`` (share of the seeds with a better value; ties count half), ``detectable``
-        (the smallest mean difference that would have been found with a probability of 80 %) and
-        ``text``, the difference as printed. Holm's correction is over the methods, for the primary
-        outcome; it is NaN for the others. What validation turned off has strength 0 and no
-        difference.
+        p_holm, wins`` (share of the seeds with a better value; ties count half), ``improves`` (the
+        same where the other run has another seed), ``detectable`` (the smallest mean difference
+        that would have been found with a probability of 80 %) and ``text``, the difference as
+        printed. Holm's correction is over the methods, for the primary outcome; it is NaN for the
+        others. What validation turned off has strength 0 and no difference.
         """
         rows = []
         for method in dict.fromkeys([*self.runs["method"], *self.strengths]):
@@ -132,31 +146,59 @@ class Compared:
             strength = self.strengths.get(method, math.nan)
             head = {"method": method, "reference": against, "strength": strength}
             for measure, (_, more) in MEASURES.items() if method != against else ():
-                change = self.change(method, against, measure)
-                if len(change) > 1:
-                    rows.append(head | {"measure": measure} | _difference(change, more))
+                if measure not in self.runs:
+                    continue
+                both = by_seed(self.runs, measure, method, against)
+                if len(both[0]) > 1:
+                    rows.append(head | {"measure": measure} | _difference(*both, more))
                 elif strength == 0 and measure == PRIMARY:
                     off = {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 0, "p": math.nan}
                     rows.append(head | {"measure": measure} | off)
-        table = pd.DataFrame(rows)
-        primary = table["measure"] == PRIMARY
-        table["p_holm"] = math.nan
-        table.loc[primary, "p_holm"] = holm(table.loc[primary, "p"])
-        return table.assign(text=[_text(row) for row in table.itertuples()])
+        return _corrected(pd.DataFrame(rows))
 
     def of(self, measure: str) -> pd.DataFrame:
         """The differences of one measure, by method, the lowest first."""
         found = self.differences
         return found[found["measure"] == measure].set_index("method").sort_values("mean")
 
+    @cached_property
+    def over_images(self) -> pd.DataFrame:
+        """The differences over seeds *and* images: for other trainings and other test images.
 
-def _difference(change: pd.Series, more: bool) -> dict[str, float]:
-    found, gain = mean_change(change), change if more else -change
-    reach = stats.t.ppf(0.975, len(change) - 1) + stats.t.ppf(0.8, len(change) - 1)
+        As :attr:`differences`, of cross-entropy and AUROC, without what was turned off.
+        """
+        keys, rows = self.runs.pivot(index="seed", columns="method", values="key"), []
+        tested = self.of(PRIMARY).query("n > 1")["reference"]
+        for measure in (PRIMARY, "test_auroc"):
+            added = {
+                key: over_images.by_image(self.logits[key], self.truth, measure)
+                for key in self.runs["key"]
+            }
+            for method, against in tested.items():
+                exact = mean_change(self.change(method, against, measure))
+                found = over_images.crossed(keys[[method, against]], added, exact)
+                ends = {key: getattr(found, key) for key in ("mean", "low", "high", "n", "p")}
+                head = {"method": method, "reference": against, "measure": measure}
+                rows.append(head | {"strength": self.strengths.get(method, math.nan)} | ends)
+        return _corrected(pd.DataFrame(rows))
+
+
+def _difference(first: pd.Series, second: pd.Series, more: bool) -> dict[str, float]:
+    found = mean_change(first - second)
+    better, worse = (first, second) if more else (second, first)
     return {key: getattr(found, key) for key in ("mean", "low", "high", "n", "p")} | {
-        "wins": ((gain > 0) + 0.5 * (gain == 0)).mean(),
-        "detectable": reach * change.std() / math.sqrt(len(change)),
+        "wins": ((better > worse) + 0.5 * (better == worse)).mean(),
+        "improves": probability_of_improvement(better, worse),
+        "detectable": detectable(first - second),
     }
+
+
+def _corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """With Holm's p over the methods, for the primary outcome, and the text."""
+    primary = table["measure"] == PRIMARY
+    table["p_holm"] = math.nan
+    table.loc[primary, "p_holm"] = holm(table.loc[primary, "p"])
+    return table.assign(text=[_text(row) for row in table.itertuples()])
 
 
 def _text(row: NamedTuple) -> str:
@@ -167,22 +209,34 @@ def _text(row: NamedTuple) -> str:
 def recorded_blocks(results: Path | None = None) -> list[Compared]:
     """Blocks of which every run is recorded.
 
+    Those that differ in their methods alone are one: Holm's correction is over all of them.
+
     Args:
         results: Folder of the ledgers; default: the recorded results.
     """
-    ledger, found = Ledger("rivals", results), []
+    ledger = Ledger("rivals", results)
     runs = ledger.runs()
     if runs.empty:
         return []
-    runs = runs.set_index("key", drop=False)
+    runs, wanted = runs.set_index("key", drop=False), {}
+    methods: dict[Block, tuple[str, ...]] = {}
     for block in BLOCKS:
-        wanted = [spec.key for spec in rivals.block_specs(block, results) or ()]
-        if wanted and set(wanted) <= set(runs.index):
-            said, split = ledger.all_predictions(wanted), DATASETS[block.dataset].get("split")
-            parts = {part: labels(block.dataset, split, part, results) for part in PARTS}
-            more = pd.DataFrame([measured(said[key], parts) for key in wanted])
-            mine = pd.concat([runs.loc[wanted].reset_index(drop=True), more], axis=1)
-            found.append(Compared(block, mine, chosen_strengths(block, results)))
+        keys = {spec.key for spec in rivals.block_specs(block, results) or ()}
+        if keys and keys <= set(runs.index):
+            setting = dataclasses.replace(block, methods=())
+            methods[setting] = methods.get(setting, ()) + block.methods
+    for setting, every in methods.items():
+        block = dataclasses.replace(setting, methods=every)
+        wanted[block] = [spec.key for spec in rivals.block_specs(block, results) or ()]
+    said = ledger.all_predictions(itertools.chain(*wanted.values()), ("val", "test", "test_last"))
+    logits, found = {key: each["test"].logits for key, each in said.items()}, []
+    for block, keys in wanted.items():
+        split = DATASETS[block.dataset].get("split")
+        truth = {part: labels(block.dataset, split, part, results) for part in PARTS}
+        more = pd.DataFrame([measured(said[key], truth) for key in keys])
+        mine = pd.concat([with_gaps(runs.loc[keys]).reset_index(drop=True), more], axis=1)
+        strengths = chosen_strengths(block, results)
+        found.append(Compared(block, mine, strengths, logits, truth["test"]))
     return [_with_augmentation(each, found) for each in found]
 
 
@@ -205,8 +259,8 @@ def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict
 
     Returns:
         Brier score, AURC and AUGRC of the test images; the ``temperature`` that the validation
-        images fit, and behind ``scaled_`` the metrics after it; behind ``last_`` those of the
-        weights of the last epoch.
+        images fit, and behind ``scaled_`` the metrics that it can change; behind ``last_`` those of
+        the weights of the last epoch.
     """
     task = "binary" if said["test"].logits.shape[1] == 1 else "multiclass"
     logits = {
@@ -214,21 +268,27 @@ def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict
     }
     target = {part: torch.tensor(values) for part, values in truth.items()}
     temperature = fit_temperature(logits["val"], target["val"], task)
-    scaled = classification_metrics(logits["test"] / temperature, target["test"], task)
-    last = classification_metrics(logits["test_last"], target["test"], task)
-    reliable = reliability_metrics(logits["test"], target["test"], task)
-    return {
-        **{f"test_{metric}": value for metric, value in reliable.items()},
+    scaled, last = (logits["test"] / temperature, target["test"], task), logits["test_last"]
+    found = {
+        **{
+            f"test_{m}": value
+            for m, value in reliability_metrics(logits["test"], *scaled[1:]).items()
+        },
         "temperature": temperature,
-        **{f"scaled_{metric}": scaled[metric] for metric in ("cross_entropy", "ece")},
-        **{f"last_{metric}": last[metric] for metric in ("cross_entropy", "auroc")},
+        "scaled_cross_entropy": cross_entropy(*scaled),
+        "scaled_ece": expected_calibration_error(*scaled),
+        "scaled_brier": brier(*scaled),
+        "last_cross_entropy": cross_entropy(last, *scaled[1:]),
+        "last_auroc": auroc(last, *scaled[1:]),
     }
+    # One temperature moves no image past another where there are two classes.
+    return found if task == "binary" else found | {"scaled_auroc": auroc(*scaled)}
 
 
 def methods_table() -> pd.DataFrame:
     """What is compared: what the strength of each method is, and who proposed it, as printed."""
     rows = [
-        (_title(name), METHODS[name].strength or "variance_weight", METHODS[name].source)
+        (title(name), METHODS[name].strength or "variance_weight", METHODS[name].source)
         for name in CANDIDATES
     ]
     return pd.DataFrame(rows, columns=["Method", "Strength", "Source"]).replace("", words.DASH)
@@ -239,8 +299,11 @@ def table(compared: Compared, measures: Sequence[str]) -> pd.DataFrame:
 
     A star marks the primary outcome where Holm's p is below 0.05, and *reads* says what follows:
     lower or higher than the reference, negligible, or unclear; *off* is a method that validation
-    turned off.
+    turned off. *Better in* is the share of the seeds in which the primary outcome is better, and in
+    brackets that of all pairs of runs with different seeds. Measures that are not there are left
+    out.
     """
+    measures = [measure for measure in measures if measure in compared.runs]
     rows = compared.of(PRIMARY).reset_index()
     texts = {measure: rows["method"].map(compared.of(measure)["text"]) for measure in measures}
     columns = {
@@ -248,10 +311,7 @@ def table(compared: Compared, measures: Sequence[str]) -> pd.DataFrame:
         "Strength": ("strength", _strength),
         **{words.capital(MEASURES[measure][0]): measure for measure in measures},
         "Reads": (["n", "p_holm", "mean", "low", "high"], _reads),
-        "Better in": (
-            ["wins", "n"],
-            lambda wins, n: f"{words.percent(wins)} of {n:.0f}" if n else words.DASH,
-        ),
+        "Better in": (["wins", "improves", "n"], _better),
     }
     return words.printed(rows.assign(**texts).fillna(dict.fromkeys(measures, words.DASH)), columns)
 
@@ -264,7 +324,7 @@ def confidence(blocks: Sequence[Compared]) -> pd.DataFrame:
         for method in first.index[(first["high"] < 0) & (first["n"] > 0)]:
             left = words.percent(after.loc[method, "mean"] / first.loc[method, "mean"])
             texts = [found.loc[method, "text"] for found in (first, after, area)]
-            rows.append((each.name, _title(method), *texts, left))
+            rows.append((each.name, title(method), *texts, left))
     columns = ["Block", "Method", "As trained", "After a temperature", "AUROC", "Left"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -275,7 +335,7 @@ def strengths_table(block: Block, results: Path | None = None) -> pd.DataFrame:
     rows = []
     for method in block.methods if means is not None else ():
         off = means[reference(block, method), 0.0]
-        row = {"Method": _title(method)}
+        row = {"Method": title(method)}
         for place, strength in enumerate(CANDIDATES[method], 1):
             gain = words.number(means[method, strength] - off, signed=True)
             row[f"Strength {place}"] = f"{gain} ({words.short(strength)})"
@@ -300,7 +360,8 @@ CONTRASTS = (
     ("The penalty, or another learning rate?", "tuned", "learning_rate"),
     ("The penalty, or a smaller head?", "tuned", "head_decay"),
     ("The penalty, or a smoother goal?", "tuned", "label_smoothing"),
-    ("Over views of an image, or over images?", "view_variance", "tuned"),
+    ("Over two views of an image, or two views alone?", "view_variance", "two_views"),
+    ("The same, of the logits", "logit_view_variance", "two_views"),
 )
 
 
@@ -324,26 +385,56 @@ def contrasts(
     return pd.DataFrame(rows, columns=["Question", "Difference", *titles])
 
 
+def other_images(compared: Compared) -> pd.DataFrame:
+    """The differences over seeds and images as printed, the largest gain first.
+
+    A star marks the primary outcome where Holm's p, over seeds and images, is below 0.05.
+    """
+    found = compared.over_images.pivot(index="method", columns="measure", values="text")
+    order = compared.of(PRIMARY).query("n > 1")
+    columns = {"Method": (["index", "reference"], _named)} | {
+        words.capital(MEASURES[measure][0]): measure for measure in (PRIMARY, "test_auroc")
+    }
+    rows = found.loc[order.index].assign(reference=order["reference"])
+    return words.printed(rows.rename_axis("index").reset_index(), columns)
+
+
+def recall_table(compared: Compared) -> pd.DataFrame:
+    """Difference in the recall of each class as printed, the largest gain in the primary first."""
+    rows = compared.of(PRIMARY).query("n > 1")["reference"]
+    every, found = recalls(compared.runs), {"Method": [*map(_named, rows.index, rows)]}
+    for name, mine in every.groupby("class", sort=False):
+        pairs = (by_seed(mine, "recall", *pair) for pair in rows.items())
+        changes = [words.change(mean_change(first - second)) for first, second in pairs]
+        found[words.capital(name)] = changes
+    return pd.DataFrame(found)
+
+
 def variation(blocks: Sequence[Compared]) -> pd.DataFrame:
-    """What explains the variation of the primary outcome, and what could have been seen."""
+    """What explains the variation of the primary outcome, and what could have been seen.
+
+    The last column is with a test at 5 % over the number of methods, the first step of Holm's.
+    """
     rows = []
     for each in blocks:
-        seen = each.of(PRIMARY).query("n > 0")["detectable"]
+        first = each.of(PRIMARY).query("n > 1")
+        strict = 1 - 0.05 / len(first)
+        seen = [
+            detectable(each.change(*pair, PRIMARY), confidence=strict)
+            for pair in first["reference"].items()
+        ]
+        reaches = (first["detectable"].median(), first["detectable"].max(), np.median(seen))
         shares = map(words.percent, explained(each.runs).values())
-        rows.append((each.name, *shares, *map(words.number, (seen.median(), seen.max()))))
-    columns = ["Block", "Method", "Seed", "Rest", "Detectable, median", "Detectable, largest"]
-    return pd.DataFrame(rows, columns=columns)
+        rows.append((each.name, *shares, *map(words.number, reaches)))
+    seen = ["Detectable, median", "Detectable, largest", "Median after Holm"]
+    return pd.DataFrame(rows, columns=["Block", "Method", "Seed", "Rest", *seen])
 
 
 def explained(runs: pd.DataFrame) -> dict[str, float]:
-    """Shares of the variation of the primary outcome: method, seed, and what is left.
-
-    Those of the sums of squares of a two-way layout without replicates.
-    """
+    """Shares of the variation of the primary outcome: method, seed, and what is left."""
     wide = runs.pivot(index="seed", columns="method", values=PRIMARY).dropna(axis=1)
-    values = wide.to_numpy()
-    method, seed = (values.mean(axis).var() / values.var() for axis in (0, 1))
-    return {"method": method, "seed": seed, "rest": 1 - method - seed}
+    seed, method, rest = variance_shares(wide.to_numpy(), ["seed", "method"], order=1).values()
+    return {"method": method, "seed": seed, "rest": rest}
 
 
 def facts(blocks: Sequence[Compared]) -> dict[str, object]:
@@ -361,6 +452,7 @@ def facts(blocks: Sequence[Compared]) -> dict[str, object]:
         told = {
             "methods": len(rows),
             "seeds": int(rows["n"].max()),
+            "images": len(each.truth),
             "stand": int((stands & (rows["mean"] < 0)).sum()),
             "worse": int((stands & (rows["mean"] > 0)).sum()),
             "best": METHODS[rows.index[0]].title,
@@ -370,6 +462,12 @@ def facts(blocks: Sequence[Compared]) -> dict[str, object]:
             if row.n and row.measure in TOLD:
                 said = words.interval(row.mean, row.low, row.high, signed=True)
                 told[f"{row.method}_{row.measure}"] = said
+        images = each.over_images
+        beyond = images[(images["p_holm"] < 0.05) & (images["mean"] < 0)]
+        told["stand_images"] = int(beyond["method"].isin(rows.index).sum())
+        for row in images[images["method"].isin(MAIN)].itertuples():
+            said = words.interval(row.mean, row.low, row.high, signed=True)
+            told[f"{row.method}_{row.measure}_images"] = said
         if apart := mean_change(each.change("tuned", "feature_l2", PRIMARY)):
             told["over_feature_l2"] = words.change(apart)
         if times := strengths.get("tuned", 0) / PUBLISHED["variance_weight"]:
@@ -394,16 +492,25 @@ def figure(blocks: Sequence[Compared], measures: Sequence[str] = (PRIMARY, "test
     figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, sharey=True)
     columns = itertools.product(blocks, measures)
     for ax, (each, measure) in zip(axes[0], columns, strict=False):
-        _forest(ax, each.of(measure), measure, methods)
+        forest(ax, each.of(measure), measure, methods)
         if measure == measures[0]:
             ax.set_title(each.name.split(",")[0] + " aug." * each.block.augment)
-    axes[0, 0].set_yticks(range(len(methods)), map(_title, methods))
+    axes[0, 0].set_yticks(range(len(methods)), map(title, methods))
     axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
     return figure
 
 
-def _forest(ax: Axes, rows: pd.DataFrame, measure: str, methods: Sequence[str]) -> None:
+def forest(ax: Axes, rows: pd.DataFrame, measure: str, methods: Sequence[str]) -> None:
+    """Draw the differences of a block in one measure, as from :meth:`Compared.of`.
+
+    Args:
+        ax: Where.
+        rows: A method each.
+        measure: A key of :data:`MEASURES`.
+        methods: From top to bottom; the others are not drawn.
+    """
     said, more = MEASURES[measure]
+    rows = rows[rows.index.isin(list(methods))]
     for row in rows.itertuples():
         place, color = methods.index(row.Index), METHODS[row.Index].color
         if row.n == 0:
@@ -434,14 +541,19 @@ def _reads(n: int, p_holm: float, mean: float, low: float, high: float) -> str:
     return "negligible" if low > -NEGLIGIBLE and high < NEGLIGIBLE else "unclear"
 
 
-def _title(method: str) -> str:
+def title(method: str) -> str:
+    """A method as printed."""
     return words.capital(METHODS[method].title)
 
 
 def _named(method: str, against: str) -> str:
     """A method as printed, with its reference where that is not what it changes alone."""
-    usual = against in ("baseline", "augmented")
-    return _title(method) + f" (against {METHODS[against].title})" * (not usual)
+    usual = METHODS[method].reference == "baseline"
+    return title(method) + f" (against {METHODS[against].title})" * (not usual)
+
+
+def _better(wins: float, improves: float, n: int) -> str:
+    return f"{words.percent(wins)} of {n:.0f} ({words.percent(improves)})" if n else words.DASH
 
 
 def _strength(value: float) -> str:

@@ -4,7 +4,7 @@ A fixed weight must be searched for over decades: it depends on the number and t
 features. Each module here gives the weight :math:`w` of one training step instead, as a scalar
 without a gradient, from what the step has computed anyway:
 
-    >>> weight = GradientRatio(rho=0.01)
+    >>> weight = GradientRatio(rho=0.03)
     >>> features = torch.tensor([[0.0], [2.0]], requires_grad=True)
     >>> cross_entropy, penalty = features.square().mean(), features.var(dim=0).mean()
     >>> total = cross_entropy + weight(cross_entropy, penalty, features) * penalty
@@ -141,7 +141,7 @@ class GradientRatio(_Learning):
     divides the weight. It is relative to the cross-entropy as it is, not times ``lambda_``.
 
     Args:
-        rho: :math:`\rho \ge 0`.
+        rho: :math:`\rho \ge 0`; by default what :func:`varreg.advice.recommend` suggests.
         smoothing: :math:`\beta` in [0, 1); at 0 each step has its own ratio.
         sync: As for :func:`gradient_ratio`. ``PenalizedLoss(..., sync=True)`` sets it.
 
@@ -158,7 +158,7 @@ class GradientRatio(_Learning):
     average: Tensor
     share: Tensor
 
-    def __init__(self, rho: float = 0.01, smoothing: float = 0.9, *, sync: bool = False) -> None:
+    def __init__(self, rho: float = 0.03, smoothing: float = 0.9, *, sync: bool = False) -> None:
         super().__init__()
         check_flag("sync", sync)
         self.sync = sync

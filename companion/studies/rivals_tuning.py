@@ -7,6 +7,8 @@ spaced on a log scale over the range that its scale suggests, and *off*, its ref
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
+from pathlib import Path
 
 import pandas as pd
 
@@ -144,13 +146,20 @@ def mean_scores(block: Block, results: str | None = None) -> pd.Series | None:
 
     ``None`` where one of the runs is not recorded yet.
     """
-    runs = Ledger(STUDY, results).runs()
+    path = Ledger(STUDY, results).runs_path
+    runs = _rows(results, path, path.stat().st_mtime_ns if path.exists() else 0)
     wanted = [spec.key for spec in block_specs(block)]
     if runs.empty or not set(wanted) <= set(runs["key"]):
         return None
     mine = runs.set_index("key").loc[wanted]
     strength = mine[["variance_weight", "strength"]].max(axis=1)
     return mine["val_cross_entropy"].groupby([mine["method"], strength]).mean()
+
+
+@lru_cache(maxsize=1)
+def _rows(results: str | None, path: Path, changed: int) -> pd.DataFrame:
+    """Every block asks for the same rows: they are read again where the file has changed."""
+    return Ledger(STUDY, results).runs()
 
 
 def chosen_strengths(block: Block, results: str | None = None) -> dict[str, float] | None:

@@ -13,6 +13,7 @@ from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
 from varreg.advice import RHO
 from varreg.evidence import EVIDENCE, NEGLIGIBLE, Evidence, Gain
 from varreg.lab.ledger import Ledger
+from varreg.weights import GradientRatio
 
 
 def gain(runs: pd.DataFrame, metric: str, method: str, reference: str = "baseline") -> Gain:
@@ -67,3 +68,4 @@ def test_a_negligible_change_is_that_of_the_plan():
 
 def test_what_is_suggested_is_what_validation_chose():
     assert pytest.approx(chosen_strengths(BLOCKS[0])["self_setting"], rel=0.2) == RHO
+    assert GradientRatio().rho == RHO

@@ -15,7 +15,7 @@ from companion import rivals, words
 from companion.studies.rivals_tuning import BLOCKS, CANDIDATES, chosen_strengths
 from varreg.lab.methods import METHODS
 from varreg.lab.predictions import Predictions
-from varreg.lab.statistics import PairedDifference, paired_difference
+from varreg.lab.statistics import PairedDifference, detectable, paired_difference
 
 BLOCK = dataclasses.replace(BLOCKS[0], methods=("feature_l2", "logit_l2", "dropout"))
 
@@ -28,13 +28,17 @@ def runs(effects: dict[str, float], seeds: int = 20, spread: float = 0.02) -> pd
         for seed in range(seeds):
             loss = of_seed[seed] + effect + (random.normal(0, spread) if effect else 0)
             values = dict.fromkeys(rivals.MEASURES, loss)
-            rows.append({"method": method, "seed": seed, **values, "test_auroc": 1 - loss})
+            head = {"key": f"{method} {seed}", "method": method, "seed": seed}
+            rows.append(head | values | {"test_auroc": 1 - loss})
     return pd.DataFrame(rows)
 
 
 def compared(effects: dict[str, float], strengths=None, **made) -> rivals.Compared:
     chosen = strengths or {"feature_l2": 2.5, "logit_l2": 0.01, "dropout": 0.0}
-    return rivals.Compared(BLOCK, runs(effects, **made), chosen)
+    found, truth = runs(effects, **made), np.arange(40) % 2
+    random = np.random.default_rng(1)
+    logits = {key: random.normal(truth[:, None], 1.0, (40, 1)) for key in found["key"]}
+    return rivals.Compared(BLOCK, found, chosen, logits, truth)
 
 
 def wide(of: rivals.Compared, measure: str = rivals.PRIMARY) -> pd.DataFrame:
@@ -94,6 +98,30 @@ def test_what_could_have_been_seen_is_seen_four_times_in_five():
     drawn = random.normal(detectable, spread, (4000, 20))
     power = (stats.ttest_1samp(drawn, 0, axis=1).pvalue < 0.05).mean()
     assert power == pytest.approx(0.8, abs=0.03)
+
+
+def test_what_could_have_been_seen_after_holm_is_of_its_first_step():
+    mine = compared({"baseline": 0.0, "feature_l2": -0.03, "logit_l2": 0.005})
+    shown = rivals.variation([mine]).iloc[0]
+    gains = [wide(mine)[method] - wide(mine)["baseline"] for method in ("feature_l2", "logit_l2")]
+    alone, first = (np.median([detectable(g, confidence=c) for g in gains]) for c in (0.95, 0.975))
+    assert (shown["Detectable, median"], shown["Median after Holm"]) == (
+        words.number(alone),
+        words.number(first),
+    )
+
+
+def test_how_often_a_run_is_better_with_the_same_seed_and_with_another():
+    mine = compared({"baseline": 0.0, "feature_l2": -0.03})
+    row = mine.of(rivals.PRIMARY).loc["feature_l2"]
+    ours, theirs = wide(mine)["feature_l2"].to_numpy(), wide(mine)["baseline"].to_numpy()
+    assert row["wins"] == (ours < theirs).mean()
+    other = [a < b for i, a in enumerate(ours) for j, b in enumerate(theirs) if i != j]
+    assert row["improves"] == pytest.approx(np.mean(other))
+    assert mine.of("test_auroc").loc["feature_l2", "improves"] == pytest.approx(np.mean(other))
+    shown = rivals.table(mine, [rivals.PRIMARY]).set_index("Method")["Better in"]
+    expected = f"{words.percent(row['wins'])} of 20 ({words.percent(np.mean(other))})"
+    assert shown.to_dict() == {"Feature L2": expected, "Dropout on the features": words.DASH}
 
 
 def test_shares_of_the_variation():

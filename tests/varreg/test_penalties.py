@@ -282,6 +282,30 @@ def test_the_variance_is_a_part_or_a_case_of_others():
     torch.testing.assert_close(within_class_variance(features, torch.zeros(12)), variance)
 
 
+def test_weighted_by_the_head_is_the_variance_of_the_logits_without_covariances():
+    features, head = batch(6, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64)
+    logits, covariance = (features @ head.T).numpy(), np.cov(features.T.numpy(), bias=True)
+    off = covariance - np.diag(np.diag(covariance))
+    crossed = np.einsum("kj,kl,jl->k", head.numpy(), head.numpy(), off)
+    expected = (logits.var(0) - crossed).mean()
+    assert head_weighted_variance(features, head).item() == pytest.approx(expected)
+    # Copies of a feature with a part of its weight each: the same logits at a part of the price.
+    copies, shared = features.repeat(1, 4), head.repeat(1, 4) / 4
+    torch.testing.assert_close(copies @ shared.T, features @ head.T)
+    assert head_weighted_variance(copies, shared).item() == pytest.approx(expected / 4)
+
+
+def test_small_changes_of_an_image_cost_their_size_in_the_directions_of_the_jacobian():
+    # For two views of a linear map, in expectation: half of tr(J S J^T) over the features.
+    jacobian = torch.randn(5, 3, dtype=torch.float64)
+    spread = torch.tensor([0.5, 1.0, 0.0], dtype=torch.float64)
+    images = torch.randn(20_000, 3, dtype=torch.float64)
+    views = torch.cat([images + spread * torch.randn_like(images) for _ in range(2)])
+    expected = (jacobian * spread).square().sum() / 5 / 2
+    found = view_variance(views @ jacobian.T)
+    assert found.item() == pytest.approx(expected.item(), rel=0.05)
+
+
 def test_logits_may_come_without_an_axis_for_them():
     logits = batch(1)
     for penalty in (penalties.logit_l2, logit_variance, logit_view_variance):

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varreg import feature_variance
-from varreg.penalties import excess_variance, feature_l2, head_weighted_variance
+from varreg.penalties import (
+    excess_variance,
+    feature_l2,
+    head_weighted_variance,
+    relative_within_class_variance,
+)
 from varreg.weights import GradientRatio, RunningQuantile, TargetWeight, WarmUp, gradient_ratio
 
 seeds = st.integers(0, 2**32 - 1)
@@ -85,6 +90,29 @@ def test_penalty_pulls_with_the_share_that_was_asked_for(penalty):
     assert (pull.norm() / force.norm()).item() == pytest.approx(0.03, rel=1e-5)
     (loss + weight * term).backward()  # the graph is still there
     assert head.grad is not None
+
+
+@given(seeds)
+def test_ratio_for_one_logit_has_the_explicit_form_of_the_method_page(seed):
+    features, head = network(seed)
+    ratio = gradient_ratio(cross_entropy(features, head), feature_variance(features), features)
+    values, theta = features.detach().numpy(), head.detach().numpy()[0]
+    errors = 1 / (1 + np.exp(-values @ theta)) - TARGET.numpy()
+    variance, width = values.var(0).mean(), values.shape[1]
+    explicit = np.linalg.norm(theta) / 2 * np.sqrt(width * (errors**2).mean() / variance)
+    assert ratio.item() == pytest.approx(explicit, rel=1e-9)
+
+
+@given(seeds, st.floats(0.1, 10))
+def test_variance_within_over_between_pulls_with_the_same_share_at_any_scale(seed, factor):
+    features, head = network(seed)
+    ratios = []
+    for scale in (1.0, factor):
+        scaled = (features.detach() * scale).requires_grad_()
+        loss = cross_entropy(scaled, head.detach() / scale)
+        penalty = relative_within_class_variance(scaled, TARGET)
+        ratios.append(gradient_ratio(loss, penalty, scaled).item())
+    assert ratios[1] == pytest.approx(ratios[0], rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -268,7 +296,7 @@ def test_shows_its_parameters():
     assert repr(GradientRatio(0.5)) == "GradientRatio(rho=0.5, smoothing=0.9)"
     assert repr(TargetWeight()) == "TargetWeight(weight=1.0, target=0.5)"
     assert repr(WarmUp(2, off=3)) == "WarmUp(weight=2.0, off=3, ramp=0)"
-    assert "(weight): GradientRatio(rho=0.01" in repr(WarmUp(GradientRatio(), ramp=4))
+    assert "(weight): GradientRatio(rho=0.01" in repr(WarmUp(GradientRatio(0.01), ramp=4))
     assert repr(RunningQuantile()) == "RunningQuantile(quantile=0.5, smoothing=0.9)"
 
 

@@ -10,7 +10,7 @@ from scipy import optimize
 from torch import Tensor
 
 from varreg.checks import Task
-from varreg.lab.metrics import classification_metrics, confidence_bins, cross_entropy
+from varreg.lab.metrics import checked, confidence_bins, cross_entropy
 
 __all__ = ["LARGEST", "fit_temperature", "reliability_curve"]
 
@@ -48,8 +48,7 @@ def fit_temperature(logits: Tensor, labels: Tensor, task: Task) -> float:
         >>> f"{torch.sigmoid(logits[0] / temperature):.3f}"
         '0.750'
     """
-    classification_metrics(logits, labels, task)  # refuses what cannot be measured
-    logits = logits.detach().double()
+    logits, labels = checked(logits, labels, task)
 
     def loss(log_t: float) -> float:
         return cross_entropy(logits / math.exp(log_t), labels, task)
@@ -94,7 +93,7 @@ def reliability_curve(
         2  0.50  0.75  1        0.62       1.0
         3  0.75  1.00  2        0.95       0.5
     """
-    classification_metrics(logits, labels, task)  # refuses what cannot be measured
+    logits, labels = checked(logits, labels, task)
     confidence, right, bin_of = confidence_bins(logits, labels, task, bins)
     edges = np.arange(bins + 1) / bins
     table = pd.DataFrame({"bin": bin_of, "confidence": confidence, "accuracy": right * 1.0})

@@ -71,7 +71,7 @@ def classification_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[s
         >>> metrics["accuracy"], metrics["auroc"], metrics["recall"]
         (0.5, 0.75, [0.5, 0.5])
     """
-    logits, labels = _checked(logits, labels, task)
+    logits, labels = checked(logits, labels, task)
     recall = _recall(logits, labels, task)
     return {
         "cross_entropy": cross_entropy(logits, labels, task),
@@ -120,7 +120,7 @@ def reliability_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[str,
     coverage, risk = risk_coverage(logits, labels, task)
     missed = np.append(0.0, coverage * risk)
     return {
-        "brier": brier(*_checked(logits, labels, task), task),
+        "brier": brier(*checked(logits, labels, task), task),
         "aurc": float(risk.mean()),
         "augrc": float((missed[1:] + missed[:-1]).mean() / 2),
     }
@@ -173,7 +173,7 @@ def risk_coverage(logits: Tensor, labels: Tensor, task: Task) -> tuple[np.ndarra
         >>> risk_coverage(logits, labels, "binary")[1].tolist()
         [0.0, 0.25, 0.3333333333333333, 0.25]
     """
-    logits, labels = _checked(logits, labels, task)
+    logits, labels = checked(logits, labels, task)
     if task == "multiclass":
         # Sorted and relative to the largest, so that the same gaps tie whatever their place.
         ordered = logits.sort(1, descending=True).values
@@ -240,7 +240,7 @@ def auroc_pseudovalues(logits: Tensor, labels: Tensor, task: Task) -> np.ndarray
         >>> auroc_pseudovalues(logits, labels, "binary").tolist()
         [1.5, 0.0, 0.0, 1.5]
     """
-    logits, labels = _checked(logits, labels, task)
+    logits, labels = checked(logits, labels, task)
     scores = log_odds(logits, task).reshape(len(logits), -1).numpy()
     truth = _truth(logits, labels, task) > 0.5
     values = []
@@ -381,7 +381,7 @@ def confidence_bins(
     return confidence, right, np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
 
 
-def _checked(logits: Tensor, labels: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+def checked(logits: Tensor, labels: Tensor, task: Task) -> tuple[Tensor, Tensor]:
     """Both on the CPU, logits in float64, labels of the shape that the task has."""
     if len(logits) == 0:
         raise ValueError("there is no sample to evaluate: the split is empty")

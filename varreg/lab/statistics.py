@@ -7,21 +7,27 @@ of 95 % for three values), so there is none here.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 __all__ = [
     "Interval",
     "PairedDifference",
+    "Ranking",
     "crossed_difference",
+    "detectable",
     "holm",
     "mean_interval",
     "paired_difference",
     "prediction_interval",
+    "probability_of_improvement",
+    "ranking",
+    "variance_shares",
     "wilson",
 ]
 
@@ -57,6 +63,25 @@ class PairedDifference(Interval):
 
     p: float
     prediction: Interval
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods in their order over data sets.
+
+    Attributes:
+        ranks: Mean rank of each method over the data sets, 1 for the lowest score.
+        statistic: Friedman's chi-square.
+        p: Its p-value, for the hypothesis that all methods are alike.
+        critical_difference: Nemenyi's: mean ranks closer than this cannot be told apart.
+        n: Number of data sets.
+    """
+
+    ranks: tuple[float, ...]
+    statistic: float
+    p: float
+    critical_difference: float
+    n: int
 
 
 def mean_interval(
@@ -142,12 +167,7 @@ def paired_difference(
         >>> f"{d.mean:.3f} [{d.low:.3f}, {d.high:.3f}], p = {d.p:.3f}, n = {d.n}"
         '0.030 [0.005, 0.055], p = 0.035, n = 3'
     """
-    first, second = _checked(a, "a"), _checked(b, "b")
-    if first.size != second.size:
-        raise ValueError(
-            f"a has {first.size} values and b has {second.size}: a paired difference needs one "
-            "value a seed in each, in the same order; keep the seeds that both have."
-        )
+    first, second = _pairs(a, b, "a", "b")
     differences = first - second
     return PairedDifference(
         **vars(_t_interval(differences, confidence, extra=0.0)),
@@ -251,6 +271,166 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
+def detectable(
+    differences: Sequence[float], *, power: float = 0.8, confidence: float = 0.95
+) -> float:
+    r"""Smallest mean difference that would have been found in so many pairs that vary so much.
+
+    With the standard deviation :math:`s` of :math:`n` pairs it is :math:`\delta s / \sqrt n`, where
+    a noncentral t distribution of noncentrality :math:`\delta` exceeds the critical value of the
+    two-sided t test with the probability ``power``.
+
+    Args:
+        differences: One a pair; only their spread and number count.
+        power: How often it is to be found, in (0, 1).
+        confidence: Of the test; for the smallest p of ``m`` in Holm's procedure, ``1 - 0.05 / m``.
+
+    Returns:
+        In the unit of the differences; NaN for a single one.
+
+    Raises:
+        ValueError: As :func:`mean_interval`, or a power outside (0, 1).
+
+    References:
+        J. Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988, chapter 2.
+
+    Example:
+        >>> round(detectable([0.01, 0.03, 0.02, 0.02]), 4)
+        0.0174
+    """
+    values = _checked(differences, "differences")
+    quantile, freedom = 0.5 + _checked_confidence(confidence) / 2, values.size - 1
+    missed = 1 - _checked_confidence(power, "power")
+    if freedom == 0:
+        return math.nan
+    away = special.nctdtrinc(freedom, missed, stats.t.ppf(quantile, freedom))
+    return float(away * values.std(ddof=1) / math.sqrt(values.size))
+
+
+def probability_of_improvement(values: Sequence[float], reference: Sequence[float]) -> float:
+    """How often a run is above one of the reference that has another seed; ties count half.
+
+    Runs with the same seed share initial weights and batches, so they are no two independent draws:
+    these pairs are left out.
+
+    Args:
+        values: One number a seed.
+        reference: One number a seed, in the same order of seeds.
+
+    Returns:
+        From 0 to 1; NaN for a single seed.
+
+    Raises:
+        ValueError: Different lengths, no value, or a value that is not finite.
+
+    References:
+        R. Agarwal et al., Deep reinforcement learning at the edge of the statistical precipice,
+        NeurIPS 2021, where all pairs are independent.
+
+    Example:
+        >>> probability_of_improvement([0.8, 0.6], [0.6, 0.7])  # 0.8 over 0.7, and a tie
+        0.75
+    """
+    first, second = _pairs(values, reference, "values", "reference")
+    if first.size == 1:
+        return math.nan
+    above = (np.sign(first[:, None] - second) + 1) / 2
+    return float(above[~np.eye(first.size, dtype=bool)].mean())
+
+
+def ranking(scores: Sequence[Sequence[float]] | np.ndarray, confidence: float = 0.95) -> Ranking:
+    r"""Methods over data sets: mean ranks, Friedman's test and Nemenyi's critical difference.
+
+    Two of :math:`k` methods differ over :math:`N` data sets where their mean ranks are
+    :math:`q_\alpha \sqrt{k (k + 1) / (6 N)}` apart, with :math:`q_\alpha`, the quantile of the
+    studentized range of :math:`k` values over :math:`\sqrt 2`. Scores of different data sets are
+    compared nowhere. With a handful of data sets only large differences can be seen, and the
+    chi-square distribution of the statistic is an approximation.
+
+    Args:
+        scores: ``(N, k)``, a row a data set and a column a method; lower is better. Two data sets
+            and three methods, or more.
+        confidence: In (0, 1).
+
+    Raises:
+        ValueError: Fewer data sets or methods, or a score that is not finite.
+
+    References:
+        J. Demsar, Statistical comparisons of classifiers over multiple data sets, Journal of
+        Machine Learning Research 7, 1-30, 2006.
+
+    Example:
+        >>> found = ranking([[0.1, 0.2, 0.3], [1.5, 1.6, 1.7], [8.0, 7.0, 9.0]])
+        >>> [round(rank, 2) for rank in found.ranks], round(found.critical_difference, 2)
+        ([1.33, 1.67, 3.0], 1.91)
+    """
+    table = np.asarray(scores, dtype=np.float64)
+    if table.ndim != 2 or len(table) < 2 or table.shape[1] < 3:
+        raise ValueError(
+            f"scores have shape {table.shape}: give a row a data set, two or more, and a column a "
+            "method, three or more."
+        )
+    if not np.isfinite(table).all():
+        raise ValueError("scores hold NaN or infinite values: leave those methods out first.")
+    n, methods = table.shape
+    alike = (table == table[:, :1]).all()  # the statistic is 0/0
+    statistic, p = (0.0, 1.0) if alike else stats.friedmanchisquare(*table.T)
+    quantile = stats.studentized_range.ppf(_checked_confidence(confidence), methods, np.inf)
+    return Ranking(
+        tuple(stats.rankdata(table, axis=1).mean(0).tolist()),
+        float(statistic),
+        float(p),
+        float(quantile / math.sqrt(2) * math.sqrt(methods * (methods + 1) / (6 * n))),
+        n,
+    )
+
+
+def variance_shares(
+    values: np.ndarray, factors: Sequence[str], order: int = 2
+) -> dict[tuple[str, ...], float]:
+    """How much of the variation each factor explains, and each interaction of some of them.
+
+    Sums of squares of a balanced layout with one value a cell, over their total: they add up to 1.
+
+    Args:
+        values: An axis a factor.
+        factors: Their names, in the order of the axes.
+        order: Of the interactions: 1 for none, 2 for those of two factors.
+
+    Returns:
+        By the names of the factors, and by ``()`` what is left. NaN where nothing varies.
+
+    Raises:
+        ValueError: Names that do not fit the axes, or a value that is not finite.
+
+    References:
+        H. Scheffe, The Analysis of Variance, 1959, chapter 4.
+
+    Example:
+        >>> variance_shares(np.array([[0.0, 1.0], [2.0, 3.0]]), ["method", "seed"])
+        {('method',): 0.8, ('seed',): 0.2, ('method', 'seed'): 0.0, (): 0.0}
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != len(factors) or not table.size:
+        raise ValueError(
+            f"values have shape {table.shape} and the factors are {list(factors)}: give an axis a "
+            "factor, with a value or more."
+        )
+    if not np.isfinite(table).all():
+        raise ValueError("values hold NaN or infinite values: keep the cells that all have.")
+    total, axes = float(table.var()), range(table.ndim)
+    effects: dict[tuple[int, ...], np.ndarray] = {(): table.mean(keepdims=True)}
+    for count in range(1, order + 1):
+        for kept in itertools.combinations(axes, count):
+            cells = table.mean(tuple(set(axes) - set(kept)), keepdims=True)
+            smaller = (effect for some, effect in effects.items() if set(some) < set(kept))
+            effects[kept] = cells - sum(smaller)
+    rest = table - sum(effects.values())
+    named = {tuple(factors[axis] for axis in kept): effects[kept] for kept in effects if kept}
+    squares = {name: float((effect**2).mean()) for name, effect in {**named, (): rest}.items()}
+    return {name: square / total if total else math.nan for name, square in squares.items()}
+
+
 def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a proportion, sound for small counts too.
 
@@ -293,9 +473,21 @@ def _checked(values: Sequence[float], name: str) -> np.ndarray:
     return array
 
 
-def _checked_confidence(confidence: float) -> float:
+def _pairs(
+    a: Sequence[float], b: Sequence[float], first: str, second: str
+) -> tuple[np.ndarray, np.ndarray]:
+    values = _checked(a, first), _checked(b, second)
+    if values[0].size != values[1].size:
+        raise ValueError(
+            f"{first} has {values[0].size} values and {second} has {values[1].size}: pairs need "
+            "one value a seed in each, in the same order; keep the seeds that both have."
+        )
+    return values
+
+
+def _checked_confidence(confidence: float, name: str = "confidence") -> float:
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}: give a share between 0 and 1, as in 0.95.")
+        raise ValueError(f"{name} is {confidence}: give a share between 0 and 1, as in 0.95.")
     return confidence
 
 

@@ -1,0 +1,312 @@
+"""The comparison over data sets: ranks, what explains the differences, and what one default does.
+
+All of it is computed over whatever is recorded. A setting is a network, with or without
+augmentation; its data sets stand side by side from two on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from companion import when, words
+from companion.rivals import DATA, MEASURES, NETWORKS, PRIMARY, Compared, forest, title
+from companion.studies.few_images import METHODS as CARRIED
+from companion.studies.few_images import SHARES
+from companion.studies.rivals_tuning import MAIN, reference
+from varreg.lab.statistics import holm, ranking, variance_shares
+
+#: Which of the plan's data sets chose the strengths that others get as they are.
+CHOSE = "breastmnist"
+#: On how many data sets a default must beat no penalty, and add to augmentation, by the plan.
+AIM = (3, 2)
+
+
+def settings(blocks: Sequence[Compared]) -> dict[str, list[Compared]]:
+    """Blocks by network and augmentation, as printed; those of a single data set are left out."""
+    found: dict[str, list[Compared]] = {}
+    for each in blocks:
+        name = "small network" + NETWORKS[each.block.model] + ", augmented" * each.block.augment
+        found.setdefault(name, []).append(each)
+    return {name: mine for name, mine in found.items() if len(mine) > 1}
+
+
+def means(blocks: Sequence[Compared], measure: str = PRIMARY) -> pd.DataFrame:
+    """Mean of a measure over the seeds: a row a data set, a column a method that all have.
+
+    The reference of a block is a method, too, and what was turned off has its mean. Methods that
+    are compared with another reference are left out.
+    """
+    found = {each.block.dataset: _wide(each, measure).mean() for each in blocks}
+    return pd.DataFrame(found).T.dropna(axis=1)
+
+
+def _own(each: Compared) -> str:
+    """The reference of a block."""
+    return reference(each.block, "baseline")
+
+
+def _wide(each: Compared, measure: str) -> pd.DataFrame:
+    """A row a seed, a column a method: the reference of the block and what is compared with it."""
+    wide, own = each.runs.pivot(index="seed", columns="method", values=measure), _own(each)
+    off = {name: wide[own] for name, strength in each.strengths.items() if not strength}
+    wide = wide.assign(**{name: values for name, values in off.items() if name not in wide})
+    return wide[[name for name in wide if reference(each.block, name) == own]]
+
+
+def ranks_table(blocks: Sequence[Compared]) -> pd.DataFrame:
+    """Mean ranks over the data sets as printed, a column a setting; 1 is the lowest cross-entropy.
+
+    Below them stand Nemenyi's critical difference and the p of Friedman's test.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for name, mine in settings(blocks).items():
+        table = means(mine)
+        found = ranking(table.to_numpy())
+        order = np.argsort(found.ranks, kind="stable")
+        heading = f"{words.capital(name)}, {len(mine)} data sets"
+        columns[heading] = {title(table.columns[k]): f"{found.ranks[k]:.1f}" for k in order}
+        columns[heading] |= {
+            "Critical difference": f"{found.critical_difference:.1f}",
+            "p, all alike": words.p_value(found.p),
+        }
+    last = ["Critical difference", "p, all alike"]
+    rows = dict.fromkeys(name for said in columns.values() for name in said if name not in last)
+    order = [*rows, *(last if columns else [])]
+    printed = {name: [said.get(row, words.DASH) for row in order] for name, said in columns.items()}
+    return pd.DataFrame({"Method": order} | printed)
+
+
+def blocks_table(blocks: Sequence[Compared], methods: Sequence[str] = MAIN[:5]) -> pd.DataFrame:
+    """A row a block as printed: how many methods stand, the largest gain, and the main methods."""
+    rows = []
+    for each in blocks:
+        first, images = each.of(PRIMARY), each.over_images
+        stands = first[first["p_holm"] < 0.05]
+        best = first[first["reference"] == _own(each)].index[0]
+        row = {
+            "Block": each.name,
+            "Methods": len(first),
+            "Lower": int((stands["mean"] < 0).sum()),
+            "Higher": int((stands["mean"] > 0).sum()),
+            "Lower, over images too": int(((images["p_holm"] < 0.05) & (images["mean"] < 0)).sum()),
+            "Largest gain": title(best),
+        }
+        texts = first["text"].reindex(methods).fillna(words.DASH)
+        rows.append(row | {title(name): text for name, text in texts.items()})
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------- one default
+
+
+def outcomes(
+    blocks: Sequence[Compared], few: Mapping[str, pd.DataFrame] | None = None
+) -> pd.DataFrame:
+    """What stands after Holm's correction, for each data set and method, with the small network.
+
+    Args:
+        blocks: Of the comparison.
+        few: Runs of ``few_images`` by data set, as from :func:`companion.when.recorded`: there,
+            methods have the strengths that :data:`CHOSE` chose. All training images are looked at.
+
+    Returns:
+        A row each: ``carried`` (whether the strength is that of :data:`CHOSE`, not chosen anew),
+        ``dataset, augmented, method, strength, lowers`` (cross-entropy) and ``raises`` (AUROC).
+        Holm's correction is over the methods, for each of the two measures.
+    """
+    rows, carried = [], _carried()
+    for each in blocks:
+        if each.block.model != "small_cnn":
+            continue
+        head = {"dataset": each.block.dataset, "augmented": each.block.augment}
+        chose = head == {"dataset": CHOSE, "augmented": False}
+        for row in _stands(each.differences):
+            method = row["method"]
+            if reference(each.block, method) != _own(each):
+                continue
+            rows.append({"carried": False} | head | row)
+            same = each.block.augment and row["strength"] == carried.get(method, ("", None))[1]
+            if method in carried and (chose or same):
+                rows.append({"carried": True} | head | row)
+    names = {name: method for method, (name, _) in carried.items()}
+    for dataset, runs in (few or {}).items():
+        found = when.differences(runs[runs["train_share"] == max(SHARES)])
+        head = {"carried": True, "dataset": dataset, "augmented": False}
+        rows += [
+            head | row | {"method": names[row["method"]]}
+            for row in _stands(found)
+            if row["method"] in names
+        ]
+    return pd.DataFrame(rows)
+
+
+def _carried() -> dict[str, tuple[str, object]]:
+    """Methods of ``few_images`` without augmentation: their name there, and their strength."""
+    return {
+        str(given["method"]): (name, given.get("strength", given.get("variance_weight")))
+        for name, given in CARRIED.items()
+        if name != "none" and not given.get("augment")
+    }
+
+
+def _stands(found: pd.DataFrame) -> list[dict[str, object]]:
+    """By method: does it stand after Holm's correction, on the side that is better?"""
+    sides = {"lowers": (PRIMARY, -1), "raises": ("test_auroc", 1)}
+    first = found[found["measure"] == PRIMARY].set_index("method")
+    table = first.reindex(columns=["strength"])
+    for name, (measure, side) in sides.items():
+        mine = found[found["measure"] == measure].set_index("method")
+        stands = (np.array(holm(mine["p"])) < 0.05) & (side * mine["mean"] > 0)
+        table[name] = stands.reindex(table.index, fill_value=False)
+    return table.reset_index().to_dict("records")
+
+
+def counts(found: pd.DataFrame) -> pd.DataFrame:
+    """On how many data sets a method beats no penalty, and adds to augmentation.
+
+    Args:
+        found: As from :func:`outcomes`.
+
+    Returns:
+        A row a method and ``carried``: ``strengths`` (those on the data sets), ``beats`` (lowers
+        cross-entropy *and* raises AUROC, without augmentation) ``of`` so many data sets, ``adds``
+        (lowers cross-entropy where all is augmented) ``of_augmented``, and ``reaches``, whether
+        that is :data:`AIM`.
+    """
+    rows = []
+    for (carried, method), mine in found.groupby(["carried", "method"], sort=False):
+        alone, beside = mine[~mine["augmented"]], mine[mine["augmented"]]
+        beats, adds = int((alone["lowers"] & alone["raises"]).sum()), int(beside["lowers"].sum())
+        rows.append(
+            {
+                "carried": carried,
+                "method": method,
+                "strengths": list(dict.fromkeys(alone["strength"].dropna())),
+                "beats": beats,
+                "of": len(alone),
+                "adds": adds,
+                "of_augmented": len(beside),
+                "reaches": beats >= AIM[0] and adds >= AIM[1],
+            }
+        )
+    return pd.DataFrame(rows).sort_values(["carried", "beats", "adds"], ascending=False)
+
+
+def counts_table(found: pd.DataFrame) -> pd.DataFrame:
+    """The counts as printed, a row a method; empty where fewer than two data sets are there.
+
+    Args:
+        found: As from :func:`outcomes`.
+    """
+    if found.empty or found["dataset"].nunique() < 2:
+        return pd.DataFrame()
+    every = counts(found)
+    chosen, carried = (
+        every[every["carried"] == kind].set_index("method") for kind in (False, True)
+    )
+    rows = []
+    for method in dict.fromkeys([*carried.index, *chosen.index]):
+        row: dict[str, object] = {"Method": title(method)}
+        for table, of in ((carried, "one strength for all"), (chosen, "chosen on each")):
+            mine = table.loc[method] if method in table.index else None
+            row |= {
+                f"Beats none, {of}": words.DASH if mine is None else _of(mine["beats"], mine["of"]),
+                f"Adds to augmentation, {of}": words.DASH
+                if mine is None
+                else _of(mine["adds"], mine["of_augmented"]),
+            }
+        strengths = chosen.loc[method, "strengths"] if method in chosen.index else []
+        row["Strengths chosen"] = ", ".join(
+            words.short(value) if value else "off" for value in strengths
+        )
+        rows.append(row)
+    return pd.DataFrame(rows).replace("", words.DASH)
+
+
+def _of(count: int, number: int) -> str:
+    return f"{count} of {number}" if number else words.DASH
+
+
+# ---------------------------------------------------------------- what explains the differences
+
+
+def variation(blocks: Sequence[Compared]) -> pd.DataFrame:
+    """What explains the variation of the primary outcome over all that is recorded, as printed.
+
+    Data sets, augmentation, seeds and methods, and what two of them have together: the small
+    network, data sets that are recorded with and without augmentation, and the methods that all of
+    them have. What was turned off has the values of its reference.
+    """
+    wide: dict[str, dict[bool, pd.DataFrame]] = {}
+    for each in blocks:
+        if each.block.model == "small_cnn":
+            found = _wide(each, PRIMARY).rename(columns={_own(each): "none"})
+            wide.setdefault(each.block.dataset, {})[each.block.augment] = found
+    pairs = [(both[False], both[True]) for both in wide.values() if len(both) == 2]
+    if not pairs:
+        return pd.DataFrame()
+    tables = [table for pair in pairs for table in pair]
+    methods = [name for name in tables[0] if all(name in table for table in tables)]
+    values = np.array([[table[methods].to_numpy() for table in pair] for pair in pairs])
+    names = ["data set", "augmentation", "seed", "method"]
+    if len(pairs) == 1:
+        values, names = values[0], names[1:]
+    rows = [
+        (words.capital(" with ".join(name)) or "Rest", words.percent(share, 1))
+        for name, share in variance_shares(values, names).items()
+    ]
+    return pd.DataFrame(rows, columns=["Factor", "Share of the variation"])
+
+
+def facts(blocks: Sequence[Compared], found: pd.DataFrame) -> dict[str, object]:
+    """What the text says in numbers, by name.
+
+    Args:
+        blocks: Of the comparison.
+        found: As from :func:`outcomes`.
+    """
+    told: dict[str, object] = {"over_datasets": len({each.block.dataset for each in blocks})}
+    every = counts(found) if len(found) else pd.DataFrame(columns=["method"])
+    for row in every[every["method"].isin([*MAIN, "augmented"])].itertuples():
+        kind = "one" if row.carried else "chosen"
+        told[f"over_{row.method}_{kind}_beats"] = _of(row.beats, row.of)
+        told[f"over_{row.method}_{kind}_adds"] = _of(row.adds, row.of_augmented)
+    reach = [title(row.method) for row in every.itertuples() if row.reaches and row.carried]
+    return told | {"over_reaches": words.listed(reach) if reach else "none"}
+
+
+def figure(
+    blocks: Sequence[Compared], *, model: str = "small_cnn", augment: bool = False
+) -> Figure | None:
+    """Differences on each data set side by side, and the mean ranks over them.
+
+    A row a method that all the data sets have, the best mean rank first. The bar around a rank is
+    half the critical difference to each side: two methods whose bars do not touch differ.
+
+    Returns:
+        ``None`` where fewer than two data sets are recorded.
+    """
+    mine = [each for each in blocks if (each.block.model, each.block.augment) == (model, augment)]
+    if len(mine) < 2:
+        return None
+    table = means(mine)
+    found = ranking(table.to_numpy())
+    order = [table.columns[place] for place in np.argsort(found.ranks, kind="stable")]
+    size = (2.4 + 2.3 * (len(mine) + 1), 0.8 + 0.3 * len(order))
+    figure, axes = plt.subplots(1, len(mine) + 1, figsize=size, sharey=True)
+    for ax, each in zip(axes, mine, strict=False):
+        forest(ax, each.of(PRIMARY), PRIMARY, order)
+        ax.set_title(DATA[each.block.dataset].split(",")[0])
+        ax.set_xlabel(MEASURES[PRIMARY][0])
+    ranks, half = sorted(found.ranks), found.critical_difference / 2
+    axes[-1].errorbar(ranks, range(len(order)), xerr=half, fmt="o", color="black", lw=1, ms=5)
+    axes[-1].set_xlabel("mean rank")
+    axes[-1].set_title(f"{len(mine)} data sets")
+    axes[0].set_yticks(range(len(order)), map(title, order))
+    axes[0].set_ylim(len(order) - 0.4, -0.6)
+    return figure

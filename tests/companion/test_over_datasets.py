@@ -1,0 +1,348 @@
+"""The comparison as it looks when all of its blocks are recorded: nothing has to be changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from companion import over_datasets, rivals
+from companion.studies import few_images, rivals_tuning
+from companion.studies import rivals as study
+from companion.studies.rivals_tuning import CANDIDATES
+from varreg.lab.ledger import Ledger
+from varreg.lab.predictions import Predictions
+from varreg.lab.statistics import holm
+
+#: What is added to the cross-entropy; of every other method nothing.
+EFFECTS = {"feature_l2": -0.1, "tuned": -0.05, "self_setting": -0.05, "augmented": -0.02}
+LEVELS = {"breastmnist": 0.4, "pneumoniamnist": 0.5, "ham10000": 0.7, "phantom": 2.0}
+IMAGES = 14
+#: All blocks, with some of their methods: main ones, and others.
+MAIN = ("tuned", "self_setting", "feature_l2", "dropout", "weight_decay")
+REST = ("excess", "view_variance")
+BLOCKS = tuple(
+    dataclasses.replace(block, methods=tuple(m for m in block.methods if m in (*MAIN, *REST)))
+    for block in rivals_tuning.BLOCKS
+)
+
+
+def noise(*names: object, size: int | tuple[int, ...] = 1) -> np.ndarray:
+    return np.random.default_rng(zlib.crc32(repr(names).encode())).normal(size=size)
+
+
+def outputs(dataset: str) -> int:
+    return 7 if dataset == "ham10000" else 1
+
+
+def run(spec) -> dict[str, object]:
+    off = spec.method in ("baseline", "augmented", "two_views") and spec.augment
+    loss = LEVELS.get(spec.dataset, 1.0) - 0.1 * spec.augment + 0.1 * noise(spec.seed)[0]
+    loss += (0 if off else EFFECTS.get(spec.method, 0)) + 0.004 * noise(spec.key)[0]
+    names = ("cross_entropy", "accuracy", "balanced_accuracy", "ece")
+    values = {f"test_{name}": loss for name in names} | {"test_auroc": 3 - loss}
+    values |= {f"corrupted_{name}": loss for name in ("cross_entropy", "auroc", "accuracy")}
+    recall = ";".join(["0.5"] * max(2, outputs(spec.dataset)))
+    more = {"train_accuracy": 0.9, "train_cross_entropy": 0.1, "test_recall": recall}
+    return {"key": spec.key, **dataclasses.asdict(spec), **values, **more}
+
+
+class FakeLedger:
+    def __init__(self, specs):
+        self.specs = {spec.key: spec for spec in specs}
+
+    def runs(self) -> pd.DataFrame:
+        return pd.DataFrame([run(spec) for spec in self.specs.values()])
+
+    def all_predictions(self, keys, splits):
+        names = [str(place) for place in range(IMAGES)]
+        return {
+            key: {
+                split: Predictions(
+                    noise(key, split, size=(IMAGES, outputs(self.specs[key].dataset))), names
+                )
+                for split in splits
+            }
+            for key in keys
+        }
+
+
+def truth(dataset, split, part, results):
+    return np.arange(IMAGES) % max(2, outputs(dataset))
+
+
+def tuning_row(spec) -> dict[str, object]:
+    strength = max(spec.strength, spec.variance_weight)
+    places = CANDIDATES.get(spec.method, ())
+    best = abs(places.index(strength) - 2) if strength else 3
+    score = 1.0 if spec.method == "weight_decay" else 0.4 + 0.01 * best  # decay is off everywhere
+    return {"key": spec.key, **dataclasses.asdict(spec), "val_cross_entropy": score}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the strengths of all blocks are chosen: the third of each, and no weight decay."""
+    results = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rivals_tuning, "SEEDS", range(1000, 1001))
+        patch.setattr(rivals_tuning, "BLOCKS", BLOCKS)
+        specs = rivals_tuning.specs()
+        path = Ledger("rivals_tuning", results).runs_path
+        path.parent.mkdir()
+        pd.DataFrame(map(tuning_row, specs)).to_csv(path, index=False)
+        patch.setattr(study, "SEEDS", range(4))
+        patch.setattr(rivals, "labels", truth)
+        yield results, patch
+
+
+@pytest.fixture(scope="module")
+def every_block(folder):
+    results, patch = folder
+    patch.setattr(rivals, "BLOCKS", BLOCKS)
+    specs = [spec for block in BLOCKS for spec in study.block_specs(block, results)]
+    patch.setattr(rivals, "Ledger", lambda *_: FakeLedger(specs))
+    return rivals.recorded_blocks(results)
+
+
+def of(blocks, dataset: str, augment=False, model="small_cnn"):
+    wanted = (dataset, model, augment)
+    (found,) = (b for b in blocks if (b.block.dataset, b.block.model, b.block.augment) == wanted)
+    return found
+
+
+def test_blocks_that_differ_in_their_methods_alone_are_one(every_block):
+    assert len(every_block) == 12 == len({each.name for each in every_block})
+    skin = of(every_block, "ham10000")
+    assert set(skin.strengths) == {*MAIN, *REST}
+    assert not skin.runs.duplicated(["method", "seed"]).any()
+    tested = skin.of(rivals.PRIMARY)
+    assert set(tested.index) == {*MAIN, *REST, "penalized", "augmented", "two_views"}
+    raw = tested["p"].dropna()
+    assert tested.loc[raw.index, "p_holm"].tolist() == pytest.approx(holm(raw))
+    assert tested.loc["weight_decay", "text"] == "off"
+
+
+def test_every_block_is_on_every_part_of_the_page(every_block):
+    for each in every_block:
+        methods = set(each.block.methods)
+        if not each.block.augment:
+            methods |= {"penalized"} | ({"two_views"} if "view_variance" in methods else set())
+            methods |= {"augmented"} & set(each.runs["method"])
+        assert set(each.of(rivals.PRIMARY).index) == methods
+        assert len(rivals.table(each, list(rivals.MEASURES))) == len(methods)
+        trained = len(methods) - 1  # weight decay is off
+        assert len(rivals.other_images(each)) == len(rivals.recall_table(each)) == trained
+        assert ("scaled_auroc" in each.runs) == (each.block.dataset == "ham10000")
+        assert len(rivals.contrasts(each)) >= 3
+    with_both = [each for each in every_block if "augmented" in set(each.runs["method"])]
+    assert len(with_both) == 6  # three data sets
+    assert len(over_datasets.blocks_table(every_block)) == len(rivals.variation(every_block)) == 12
+    told = rivals.facts(every_block)
+    heads = {re.match(r"(.*)_methods$", name)[1] for name in told if name.endswith("_methods")}
+    assert len(heads) == 12
+    rivals.figure(every_block[:2]).canvas.draw()
+
+
+def test_recalls_are_paired_differences_class_by_class(every_block):
+    shown = rivals.recall_table(of(every_block, "ham10000"))
+    assert shown.shape[1] == 1 + 7
+    assert set(shown.iloc[0, 1:]) == {"+0.000 [+0.000, +0.000]"}
+
+
+def test_differences_over_images_have_the_mean_of_those_over_seeds(every_block):
+    mine = of(every_block, "pneumoniamnist")
+    found = mine.over_images.set_index(["method", "measure"])
+    for measure in (rivals.PRIMARY, "test_auroc"):
+        first = mine.of(measure).loc["feature_l2"]
+        row = found.loc["feature_l2", measure]
+        assert row["mean"] == pytest.approx(first["mean"])
+        assert row["low"] < row["mean"] < row["high"]
+    primary = found.xs(rivals.PRIMARY, level="measure")
+    assert primary["p_holm"].tolist() == pytest.approx(holm(primary["p"]))
+    assert found.xs("test_auroc", level="measure")["p_holm"].isna().all()
+
+
+# ---------------------------------------------------------------- over data sets
+
+
+def test_means_are_over_the_seeds_and_what_is_off_is_its_reference(every_block):
+    for augment, own in ((False, "baseline"), (True, "augmented")):
+        mine = [b for b in every_block if b.block.augment == augment]
+        mine = [b for b in mine if b.block.model == "small_cnn"]
+        table = over_datasets.means(mine)
+        assert set(table.columns) >= {own, *MAIN}
+        assert table["weight_decay"].tolist() == table[own].tolist()
+        for each in mine:
+            runs = each.runs[each.runs["method"] == "tuned"]
+            expected = runs[rivals.PRIMARY].mean()
+            assert table.loc[each.block.dataset, "tuned"] == pytest.approx(expected)
+    assert "view_variance" not in over_datasets.means([of(every_block, "ham10000")] * 2)
+
+
+def three(every_block):
+    return [of(every_block, name) for name in ("breastmnist", "pneumoniamnist", "phantom")]
+
+
+def test_ranks_over_three_data_sets_are_those_by_hand(every_block):
+    mine = three(every_block)
+    table = over_datasets.means(mine)
+    methods, n = table.shape[1], 3
+    by_hand = np.mean([stats.rankdata(row) for row in table.to_numpy()], axis=0)
+    shown = over_datasets.ranks_table(mine).set_index("Method")["Small network, 3 data sets"]
+    assert shown["Feature L2"] == "1.0"
+    for method, rank in zip(table.columns, by_hand, strict=True):
+        assert shown[rivals.title(method)] == f"{rank:.1f}"
+    p = stats.friedmanchisquare(*table.to_numpy().T).pvalue
+    assert shown["p, all alike"] == (f"{p:.3f}" if p >= 0.001 else "below 0.001")
+    q = stats.studentized_range.ppf(0.95, methods, np.inf) / math.sqrt(2)
+    reach = q * math.sqrt(methods * (methods + 1) / (6 * n))
+    assert shown["Critical difference"] == f"{reach:.1f}"
+
+
+def test_every_setting_has_its_ranks(every_block):
+    shown = over_datasets.ranks_table(every_block)
+    assert list(shown.columns) == [
+        "Method",
+        "Small network, 5 data sets",
+        "Small network, augmented, 3 data sets",
+        "Small network, batch normalization, 2 data sets",
+        "Small network, three times as wide, 2 data sets",
+    ]
+    assert shown["Method"].tolist()[-2:] == ["Critical difference", "p, all alike"]
+
+
+def test_nothing_is_shown_over_a_single_data_set(every_block):
+    mine = [of(every_block, "breastmnist"), of(every_block, "breastmnist", True)]
+    assert over_datasets.ranks_table(mine).empty
+    assert over_datasets.figure(mine) is None
+    assert over_datasets.counts_table(over_datasets.outcomes(mine)).empty
+    assert over_datasets.counts_table(over_datasets.outcomes([])).empty
+    assert over_datasets.variation([]).empty
+    assert over_datasets.blocks_table([]).empty
+    assert over_datasets.facts([], over_datasets.outcomes([]))["over_datasets"] == 0
+
+
+def test_the_figure_shows_each_data_set_and_the_ranks(every_block):
+    figure = over_datasets.figure(every_block)
+    figure.canvas.draw()
+    titles = [ax.get_title("left") or ax.get_title() for ax in figure.axes]
+    assert titles == [
+        "BreastMNIST",
+        "PneumoniaMNIST",
+        "HAM10000 by lesion",
+        "phantom",
+        "AdrenalMNIST3D",
+        "5 data sets",
+    ]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[0] == "Feature L2"
+    assert len(labels) == len(set(labels)) == len(MAIN) + 2  # no penalty, and as published
+
+
+# ---------------------------------------------------------------- one default
+
+
+def made_up_few_images() -> dict[str, pd.DataFrame]:
+    """Feature L2 does harm there; the fixed weight gains, as it does in the comparison."""
+    effects = {"feature_l2": 0.1, "fixed": -0.05}
+    rows = [
+        {
+            "method": name,
+            "seed": seed,
+            "level": share,
+            "train_share": share,
+            "test_cross_entropy": (
+                loss := effects.get(name, 0) * share + noise(name, seed)[0] / 1e3
+            ),
+            "test_auroc": 1 - loss,
+            "test_accuracy": 0.5,
+        }
+        for name in few_images.METHODS
+        for seed in range(10)
+        for share in (0.05, 1.0)
+    ]
+    return {"pneumoniamnist": pd.DataFrame(rows)}
+
+
+def test_a_default_is_counted_over_the_data_sets(every_block):
+    found = over_datasets.outcomes(every_block, made_up_few_images())
+    every = over_datasets.counts(found).set_index(["carried", "method"])
+    chosen = every.loc[False]
+    assert chosen.loc["feature_l2", ["beats", "of", "adds", "of_augmented"]].tolist() == [
+        5,
+        5,
+        3,
+        3,
+    ]
+    assert chosen.loc["feature_l2", "reaches"]
+    assert chosen.loc["weight_decay", ["beats", "adds"]].tolist() == [0, 0]
+    assert chosen.loc["weight_decay", "strengths"] == [0]
+    # At the strength of the first data set it helps there, and on the others with augmentation.
+    carried = every.loc[True]
+    assert carried.loc["feature_l2", ["beats", "of"]].tolist() == [1, 2]
+    assert carried.loc["tuned", ["beats", "of"]].tolist() == [2, 2]
+    # The third of its six strengths, 2.5, is chosen where all is augmented, too.
+    assert carried.loc["tuned", ["adds", "of_augmented"]].tolist() == [3, 3]
+    assert carried.loc["self_setting", "of_augmented"] == 0  # 0.009 there, 0.027 carried over
+    assert not carried["reaches"].any()
+    told = over_datasets.facts(every_block, found)
+    assert told["over_datasets"] == 5
+    assert told["over_tuned_one_beats"] == "2 of 2"
+    assert told["over_feature_l2_chosen_adds"] == "3 of 3"
+    assert told["over_reaches"] == "none"
+    shown = over_datasets.counts_table(found).set_index("Method")
+    assert shown.loc["Feature L2", "Beats none, chosen on each"] == "5 of 5"
+    assert shown.loc["Feature L2", "Beats none, one strength for all"] == "1 of 2"
+    assert shown.loc["Weight decay", "Strengths chosen"] == "off"
+
+
+@pytest.mark.parametrize(("worse", "counted"), [("test_auroc", 0), (None, 1)])
+def test_a_default_must_gain_in_both_measures(every_block, worse, counted):
+    mine = of(every_block, "phantom")
+    runs = mine.runs.copy()
+    if worse:
+        runs[worse] = 0.5 + 0.01 * noise("other", size=len(runs))
+    found = over_datasets.outcomes([dataclasses.replace(mine, runs=runs)])
+    (row,) = over_datasets.counts(found).query("method == 'feature_l2'").to_dict("records")
+    assert row["beats"] == counted
+
+
+def test_holms_correction_is_over_all_methods_before_any_is_left_out(every_block):
+    mine = of(every_block, "ham10000")
+    area = mine.of("test_auroc")
+    stands = {m for m, p in zip(area.index, holm(area["p"]), strict=True) if p < 0.05}
+    found = over_datasets.outcomes([mine]).set_index("method")
+    assert set(found.index[found["raises"]]) == stands & set(area.index[area["mean"] > 0])
+
+
+# ---------------------------------------------------------------- what explains the differences
+
+
+def test_shares_of_the_variation_over_data_sets(every_block):
+    shown = over_datasets.variation(every_block).set_index("Factor")["Share of the variation"]
+    shares = {name: float(text.removesuffix(" %").replace(",", "")) for name, text in shown.items()}
+    assert sum(shares.values()) == pytest.approx(100, abs=0.6)
+    # By hand: values of three data sets, with and without augmentation.
+    rows = []
+    for dataset in ("breastmnist", "pneumoniamnist", "ham10000"):
+        for augment in (False, True):
+            mine = of(every_block, dataset, augment)
+            own = "augmented" if augment else "baseline"
+            wide = mine.runs.pivot(index="seed", columns="method", values=rivals.PRIMARY)
+            wide = wide.rename(columns={own: "none"}).assign(weight_decay=wide[own])
+            for method in ("none", *MAIN):
+                rows += [(dataset, augment, seed, method, v) for seed, v in wide[method].items()]
+    table = pd.DataFrame(rows, columns=["data set", "augmentation", "seed", "method", "value"])
+    total = table["value"].var(ddof=0)
+    for name in ("data set", "augmentation", "seed", "method"):
+        share = table.groupby(name)["value"].mean().var(ddof=0) / total
+        assert shares[name.capitalize()] == pytest.approx(100 * share, abs=0.06)
+    one = over_datasets.variation([of(every_block, "breastmnist", a) for a in (False, True)])
+    assert "Data set" not in one["Factor"].tolist()
+    assert {"Augmentation", "Seed", "Method", "Augmentation with method"} <= set(one["Factor"])
