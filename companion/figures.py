@@ -31,12 +31,6 @@ from varreg.lab.statistics import mean_interval
 
 PALER, BETTER, IDLE = "#A0A0A0", "#009E73", "#999999"
 MODEL_STYLE = {"paper_cnn": {"marker": "o"}, "small_cnn": {"marker": "D", "fillstyle": "none"}}
-CURVE_NAMES = {
-    "accuracy": "Accuracy",
-    "auroc": "AUROC",
-    "cross_entropy": "Cross-entropy",
-    "ece": "Calibration error",
-}
 
 
 def learning_curves(runs: pd.DataFrame, curves: pd.DataFrame, method: str) -> Figure:
@@ -59,7 +53,7 @@ def learning_curves(runs: pd.DataFrame, curves: pd.DataFrame, method: str) -> Fi
     training = {"color": PALER if method == "baseline" else COLORS["baseline"], "ls": "--"}
     validation = {"color": COLORS[method], "ls": "-"}
     for ax, metric in zip(axes, ("accuracy", "cross_entropy"), strict=True):
-        ax.set_ylabel(CURVE_NAMES[metric])
+        ax.set_ylabel(capital(tables.MEASURES[metric]))
         _curve(ax, mine, f"train_{metric}", **training)
         _curve(ax, mine, f"val_{metric}", **validation)
         _limit(ax, epochs, metric)
@@ -256,7 +250,7 @@ def weights(
     test = {"color": COLORS["penalized"], "marker": "s"}
     chosen = {"color": "black", "lw": 1.2, "ls": ":"}
     for line, metric in zip(axes, metrics, strict=True):
-        line[0].set_ylabel(CURVE_NAMES[metric])
+        line[0].set_ylabel(capital(tables.MEASURES[metric]))
         for ax, model in zip(line, models, strict=True):
             mine = runs[runs["model"] == model].groupby("variance_weight")
             places = [steps.index(step) for step, _ in mine]
@@ -352,7 +346,7 @@ def pairs(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         ax.set_xticks([0, 1], ["without", "with penalty"])
         ax.set_xlim(-0.4, 1.4)
         ax.grid(axis="x", visible=False)
-        ax.set_title(CURVE_NAMES[metric])
+        ax.set_title(capital(tables.MEASURES[metric]))
     return figure
 
 

@@ -14,6 +14,7 @@ import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 
+from varreg.checks import check_choice
 from varreg.loss import PUBLISHED
 
 _STATED = tomllib.loads((files("companion") / "published.toml").read_text("utf-8"))
@@ -175,8 +176,7 @@ def select(
         >>> [number.value for number in select("skin", source=TABLES["skin"])]
         [0.6809, 0.8325, 0.8571, 0.4167]
     """
-    if experiment not in EXPERIMENTS:
-        raise ValueError(f"experiment is {experiment!r}; allowed are {', '.join(EXPERIMENTS)}")
+    check_choice("experiment", experiment, EXPERIMENTS)
     return tuple(
         number
         for number in (SHOWN if source == RELEASED_BAR else NUMBERS)

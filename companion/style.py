@@ -20,7 +20,10 @@ from varreg.lab.statistics import Interval
 PALE = "#DDDDDD"
 COLORS = {name: method.color for name, method in METHODS.items()}
 #: Colour and marker of the networks where there are no methods to tell apart.
-NETWORKS = {"paper_cnn": (BLUE, "o"), "small_cnn": (RED, "D")}
+NETWORKS = {
+    "paper_cnn": {"color": BLUE, "marker": "o"},
+    "small_cnn": {"color": RED, "marker": "D"},
+}
 WIDTH = 6.4  # inches; with 11 point text this stays readable at the width of a phone
 
 

@@ -30,14 +30,12 @@ from varreg.checks import (
     check_features,
     check_flag,
     check_integer,
-    check_number,
+    check_range,
     check_tensors,
     in_backward,
 )
 from varreg.distributed import gather
 from varreg.variance import centred
-
-__all__ = ["GradientRatio", "RunningQuantile", "TargetWeight", "WarmUp", "gradient_ratio"]
 
 
 def gradient_ratio(
@@ -162,8 +160,8 @@ class GradientRatio(_Learning):
         super().__init__()
         check_flag("sync", sync)
         self.sync = sync
-        self.rho = _number("rho", rho)
-        self.smoothing = _share("smoothing", smoothing)
+        self.rho = check_range("rho", rho)
+        self.smoothing = check_range("smoothing", smoothing, 1)
         self.register_buffer("average", torch.zeros(()))
         self.register_buffer("share", torch.zeros(()))
 
@@ -216,7 +214,7 @@ class TargetWeight(_Learning):
 
     def __init__(self, weight: float = 1.0, target: float = 0.5) -> None:
         super().__init__()
-        self.weight, self.target = _number("weight", weight), _number("target", target)
+        self.weight, self.target = check_range("weight", weight), check_range("target", target)
         self.register_buffer("start", torch.zeros(()))
 
     def forward(self, cross_entropy: Tensor, penalty: Tensor, features: Tensor) -> Tensor:
@@ -271,7 +269,7 @@ class WarmUp(_Learning):
 
     def __init__(self, weight: float | nn.Module, off: int = 0, ramp: int = 0) -> None:
         super().__init__()
-        self.weight = weight if isinstance(weight, nn.Module) else _number("weight", weight)
+        self.weight = weight if isinstance(weight, nn.Module) else check_range("weight", weight)
         check_integer("off", off, 0)
         check_integer("ramp", ramp, 0)
         self.off, self.ramp = off, ramp
@@ -327,8 +325,8 @@ class RunningQuantile(_Learning):
 
     def __init__(self, quantile: float = 0.5, smoothing: float = 0.9) -> None:
         super().__init__()
-        self.quantile = _number("quantile", quantile, most=1.0)
-        self.smoothing = _share("smoothing", smoothing)
+        self.quantile = check_range("quantile", quantile, 1, ends="[]")
+        self.smoothing = check_range("smoothing", smoothing, 1)
         self.register_buffer("average", torch.zeros(()))
         self.register_buffer("share", torch.zeros(()))
 
@@ -369,18 +367,3 @@ def _smooth(module: GradientRatio | RunningQuantile, value: Tensor) -> None:
 
 def _averaged(module: GradientRatio | RunningQuantile, empty: Tensor | float) -> Tensor:
     return torch.where(module.share > 0, module.average / module.share, empty)
-
-
-def _number(name: str, value: float, most: float = math.inf) -> float:
-    check_number(name, value)
-    if not 0 <= value <= most or value == math.inf:
-        allowed = "finite and at least 0" if most == math.inf else f"0 to {most:g}"
-        raise ValueError(f"{name} is {value}; it must be {allowed}")
-    return float(value)
-
-
-def _share(name: str, value: float) -> float:
-    check_number(name, value)
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} is {value}; it must lie in [0, 1)")
-    return float(value)

@@ -161,12 +161,12 @@ def figure(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         ax.axvline(0, color="black", lw=1)
         for row in found[found["metric"] == metric].itertuples():
             y = models.index(row.model)
-            color, marker = NETWORKS[row.model]
+            look = NETWORKS[row.model]
             mine = runs[runs["model"] == row.model]
             wide = mine.pivot(index="seed", columns="method", values=metric).dropna()
             pairs = wide[SHUFFLED] - wide[IN_PLACE]
-            ax.plot(pairs, np.full(len(pairs), y + 0.27), ".", color=color, alpha=0.6, ms=7)
-            style.bar(ax, row.change, y, 2.6, color=color, marker=marker, ms=7.5)
+            ax.plot(pairs, np.full(len(pairs), y + 0.27), ".", color=look["color"], alpha=0.6, ms=7)
+            style.bar(ax, row.change, y, 2.6, ms=7.5, **look)
         style.rows(ax, [words.capital(tables.MODEL_NAMES[name]) for name in models], below=0.4)
     axes[-1, 0].set_xlabel("Shuffled minus in place")
     marks = {

@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["equalize", "mixup", "shuffle_blocks", "two_views", "zoom_and_shift"]
-
 
 def zoom_and_shift(
     images: Tensor,
