@@ -29,29 +29,8 @@ WIDTH = 6.4  # inches; with 11 point text this stays readable at the width of a 
 
 def use_style() -> None:
     """Set the style of the book; call it once at the top of a notebook."""
-    sns.set_theme(
-        context="notebook",
-        style="ticks",
-        rc={
-            "axes.grid": True,
-            "axes.labelsize": 11,
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "axes.titlelocation": "left",
-            "axes.titlesize": 11.5,
-            "axes.titleweight": "bold",
-            "figure.constrained_layout.use": True,
-            "figure.dpi": 130,
-            "font.size": 11,
-            "grid.color": "#e6e6e6",
-            "legend.fontsize": 10,
-            "legend.frameon": False,
-            "lines.linewidth": 2,
-            "savefig.dpi": 130,
-            "xtick.labelsize": 10,
-            "ytick.labelsize": 10,
-        },
-    )
+    sns.set_theme(context="notebook", style="ticks")
+    plt.style.use("companion.book")
 
 
 def front_page(figure: Figure, name: str = "answer.png") -> Path | None:
