@@ -10,14 +10,13 @@ Penalization: A Novel Approach", University of Sri Jayewardenepura, 2025.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
-from importlib.resources import files
 
+from companion import stated
 from varreg.checks import check_choice
 from varreg.loss import PUBLISHED
 
-_STATED = tomllib.loads((files("companion") / "published.toml").read_text("utf-8"))
+_STATED = stated("published")
 
 EXPERIMENTS = ("chest", "skin")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -48,6 +49,24 @@ def front_page(figure: Figure, name: str = "answer.png") -> Path | None:
     folder = root / "book" / "_static"
     figure.savefig(folder / name, dpi=160, facecolor="white", metadata={"Software": None})
     return folder / name
+
+
+def panels(
+    rows: int, columns: int, height: float, *, wider: float = 0.0, **more: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure of panels.
+
+    Args:
+        rows: Of panels.
+        columns: Of panels.
+        height: Of the figure, in inches.
+        wider: How much wider than :data:`WIDTH` it is.
+        more: As of Matplotlib's ``subplots``.
+
+    Returns:
+        The figure and its panels, ``(rows, columns)``.
+    """
+    return plt.subplots(rows, columns, figsize=(WIDTH + wider, height), squeeze=False, **more)
 
 
 def say_empty(ax: Axes) -> None:

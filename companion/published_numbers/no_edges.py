@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -14,7 +13,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from companion import style, tables, verdicts, words
-from companion.style import NETWORKS, PALE, WIDTH
+from companion.style import NETWORKS, PALE
 from varreg.lab.augment import shuffle_blocks
 from varreg.lab.methods import GREY
 from varreg.lab.models import PaperCNN, SmallCNN
@@ -150,9 +149,7 @@ def figure(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     if found.empty:
         return style.empty()
     models = [name for name in NETWORKS if name in set(runs["model"])]
-    figure, axes = plt.subplots(
-        len(metrics), 1, figsize=(WIDTH, 1.35 * len(metrics) + 0.6), squeeze=False
-    )
+    figure, axes = style.panels(len(metrics), 1, 1.35 * len(metrics) + 0.6)
     for ax, metric in zip(axes[:, 0], metrics, strict=True):
         name = tables.METRIC_NAMES[metric]
         side = "higher" if tables.better(metric) > 0 else "lower"

@@ -124,8 +124,10 @@ def figure(rows: pd.DataFrame) -> Figure:
     noise.set_xlabel("Sampling ratio")
     theory = with_theory(rows)
     marks = {}
-    for model, mine in theory.groupby("model", sort=False):
-        look, line = NETWORKS[model] | {"ls": ""}, {"color": NETWORKS[model]["color"], "lw": 1.6}
+    for model, network in NETWORKS.items():
+        if (mine := theory[theory["model"] == model]).empty:
+            continue
+        look, line = network | {"ls": ""}, {"color": network["color"], "lw": 1.6}
         noise.plot(mine["ratio"], mine["gradient_noise"], ms=6, alpha=0.75, **look)
         noise.plot(mine["ratio"], mine["comb_noise"], ms=6, mfc="white", **look)
         curve = mine.groupby("ratio")["predicted"].mean()

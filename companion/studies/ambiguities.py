@@ -9,9 +9,8 @@ size, so that nothing else could show what it does.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
-from importlib.resources import files
 
+from companion import stated
 from companion.studies import chest_paper, skin_paper
 from varreg.lab.runs import RunSpec
 
@@ -43,12 +42,10 @@ class Alternative:
     settings: dict[str, object]
 
 
-_ENTRIES = tomllib.loads((files("companion.studies") / "ambiguities.toml").read_text("utf-8"))
-
 ALTERNATIVES = tuple(
     Alternative(experiment, *(entry[name] for name in ("topic", "choice", "source", "settings")))
     for experiment in PROTOCOLS
-    for entry in _ENTRIES["alternative"]
+    for entry in stated("studies/ambiguities")["alternative"]
     if experiment in entry["experiments"]
 )
 """All alternatives; the released protocol itself is the first of each experiment."""

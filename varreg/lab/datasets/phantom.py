@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from varreg.checks import check_choice
+from varreg.checks import check_choice, check_range
 from varreg.lab.datasets.cache import hash_bytes
 from varreg.lab.datasets.core import Dataset, UnknownDatasetError, assemble
 
@@ -103,8 +103,7 @@ def draw(
         raise ValueError(f"size is {size}; phantoms come in any size from {MIN_SIZE} pixels")
     check_choice("n_classes", n_classes, CLASS_NAMES)
     check_choice("channels", channels, (1, 3))
-    if not 0 <= spurious <= 1:
-        raise ValueError(f"spurious is {spurious}; allowed are 0 (independent) to 1 (the class)")
+    check_range("spurious", spurious, 1, ends="[]")
     random = np.random.default_rng(seed)
     labels = random.permutation(np.arange(n) % n_classes)
     anywhere = random.integers(0, n_classes, n)
