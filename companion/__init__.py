@@ -5,4 +5,15 @@ verdicts (``claims``, ``rules``, ``verdicts``), and the calculations, tables and
 pages. It is imported from a checkout and is not part of the package that pip installs.
 """
 
-from varreg import endings  # noqa: F401  first: a stop during the imports ends quietly
+from varreg import endings  # noqa: F401, I001  first: a stop during the imports ends quietly
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@cache
+def stated(name: str) -> dict[str, Any]:
+    """Read what stands in a TOML file of this folder, such as ``claims``."""
+    return tomllib.loads((files("companion") / f"{name}.toml").read_text("utf-8"))

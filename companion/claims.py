@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from companion import records, verdicts
+from companion import records, stated, verdicts
 from companion.records import Evidence
-from companion.rules import RULES, Part, Records, read
+from companion.rules import RULES, Part, Records
 from varreg.lab.ledger import Ledger, default_results
 
 KINDS = ("words", "caveat", "number", "change", "figure")
@@ -104,7 +104,7 @@ def load() -> tuple[Claim, ...]:
         >>> load()[0].id
         'chest-overfitting'
     """
-    return tuple(Claim(**entry) for entry in read()["claim"])
+    return tuple(Claim(**entry) for entry in stated("claims")["claim"])
 
 
 def recorded(results: str | None = None) -> dict[str, Evidence]:

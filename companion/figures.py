@@ -31,12 +31,6 @@ from varreg.lab.statistics import mean_interval
 
 PALER, BETTER, IDLE = "#A0A0A0", "#009E73", "#999999"
 MODEL_STYLE = {"paper_cnn": {"marker": "o"}, "small_cnn": {"marker": "D", "fillstyle": "none"}}
-CURVE_NAMES = {
-    "accuracy": "Accuracy",
-    "auroc": "AUROC",
-    "cross_entropy": "Cross-entropy",
-    "ece": "Calibration error",
-}
 
 
 def learning_curves(runs: pd.DataFrame, curves: pd.DataFrame, method: str) -> Figure:
@@ -59,7 +53,7 @@ def learning_curves(runs: pd.DataFrame, curves: pd.DataFrame, method: str) -> Fi
     training = {"color": PALER if method == "baseline" else COLORS["baseline"], "ls": "--"}
     validation = {"color": COLORS[method], "ls": "-"}
     for ax, metric in zip(axes, ("accuracy", "cross_entropy"), strict=True):
-        ax.set_ylabel(CURVE_NAMES[metric])
+        ax.set_ylabel(capital(tables.MEASURES[metric]))
         _curve(ax, mine, f"train_{metric}", **training)
         _curve(ax, mine, f"val_{metric}", **validation)
         _limit(ax, epochs, metric)
@@ -148,9 +142,7 @@ def forest(differences: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         return style.empty()
     lines = -(-len(metrics) // 2)
     height = 0.85 + 0.42 * differences["method"].nunique()
-    figure, axes = plt.subplots(
-        lines, 2, figsize=(WIDTH, lines * height + 0.4), squeeze=False, sharey=True
-    )
+    figure, axes = style.panels(lines, 2, lines * height + 0.4, sharey=True)
     for ax in axes.flat[len(metrics) :]:
         ax.set_visible(False)
     for ax, metric in zip(axes.flat, metrics, strict=False):
@@ -168,13 +160,8 @@ def comparison(parts: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Fig
     """
     names = list(parts)
     heights = [max(1, parts[name]["method"].nunique()) + 0.6 for name in names]
-    figure, axes = plt.subplots(
-        len(names),
-        len(metrics),
-        figsize=(WIDTH + 0.8, 0.46 * sum(heights) + 1.5),
-        squeeze=False,
-        height_ratios=heights,
-    )
+    shape = len(names), len(metrics), 0.46 * sum(heights) + 1.5
+    figure, axes = style.panels(*shape, wider=0.8, height_ratios=heights)
     every = pd.concat(parts.values())
     for row, name in zip(axes, names, strict=True):
         for place, (ax, metric) in enumerate(zip(row, metrics, strict=True)):
@@ -243,20 +230,14 @@ def weights(
     if runs.empty:
         return style.empty()
     models = _models(runs)
-    figure, axes = plt.subplots(
-        len(metrics),
-        len(models),
-        figsize=(WIDTH + 0.4, 2.4 * len(metrics) + 0.7),
-        sharex=True,
-        sharey="row",
-        squeeze=False,
-    )
+    shape = len(metrics), len(models), 2.4 * len(metrics) + 0.7
+    figure, axes = style.panels(*shape, wider=0.4, sharex=True, sharey="row")
     steps = sorted(runs["variance_weight"].unique())
     validation = {"color": COLORS["augmented"], "marker": "o"}
     test = {"color": COLORS["penalized"], "marker": "s"}
     chosen = {"color": "black", "lw": 1.2, "ls": ":"}
     for line, metric in zip(axes, metrics, strict=True):
-        line[0].set_ylabel(CURVE_NAMES[metric])
+        line[0].set_ylabel(capital(tables.MEASURES[metric]))
         for ax, model in zip(line, models, strict=True):
             mine = runs[runs["model"] == model].groupby("variance_weight")
             places = [steps.index(step) for step, _ in mine]
@@ -286,9 +267,7 @@ def picks(counts: pd.DataFrame) -> Figure:
     if counts.empty:
         return style.empty()
     groups = counts.groupby(["dataset", "model"], sort=False)
-    figure, axes = plt.subplots(
-        len(groups), 1, figsize=(WIDTH, 1.5 * len(groups) + 0.9), sharex=True, squeeze=False
-    )
+    figure, axes = style.panels(len(groups), 1, 1.5 * len(groups) + 0.9, sharex=True)
     settings = list(counts[tables.SETTING].drop_duplicates().itertuples(index=False, name=None))
     for ax, ((dataset, model), group) in zip(axes[:, 0], groups, strict=True):
         mine = group[tables.SETTING].itertuples(index=False, name=None)
@@ -341,7 +320,7 @@ def pairs(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         runs: Columns ``method`` (``"baseline"`` and ``"penalized"``), ``seed`` and the metrics.
         metrics: As in ``("cross_entropy", "auroc")``.
     """
-    figure, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 3.0), squeeze=False)
+    figure, axes = style.panels(1, len(metrics), 3.0)
     order = ["baseline", "penalized"]
     for ax, metric in zip(axes[0], metrics, strict=True):
         wide = runs.pivot(index="seed", columns="method", values=metric)[order]
@@ -352,7 +331,7 @@ def pairs(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         ax.set_xticks([0, 1], ["without", "with penalty"])
         ax.set_xlim(-0.4, 1.4)
         ax.grid(axis="x", visible=False)
-        ax.set_title(CURVE_NAMES[metric])
+        ax.set_title(capital(tables.MEASURES[metric]))
     return figure
 
 
@@ -363,10 +342,9 @@ def images(rows: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
         rows: Name of the row -> uint8 images ``(N, C, H, W)`` with 1 or 3 channels.
         columns: Images a row.
     """
-    figure, axes = plt.subplots(
-        len(rows), columns, figsize=(WIDTH, WIDTH / columns * len(rows) + 0.35 * len(rows))
-    )
-    for line, (name, stack) in zip(np.atleast_2d(axes), rows.items(), strict=True):
+    height = WIDTH / columns * len(rows) + 0.35 * len(rows)
+    figure, axes = style.panels(len(rows), columns, height)
+    for line, (name, stack) in zip(axes, rows.items(), strict=True):
         for ax in line:
             ax.set_axis_off()
         for ax, image in zip(line, stack[:columns], strict=False):
@@ -391,13 +369,8 @@ def sensitivity_forest(effects: pd.DataFrame, metric: str = "test_cross_entropy"
         return style.empty()
     groups = effects.groupby("experiment", sort=False)
     heights = [len(group) + 1 for _, group in groups]
-    figure, axes = plt.subplots(
-        len(groups),
-        2,
-        figsize=(WIDTH + 0.8, 0.36 * sum(heights) + 1.1),
-        squeeze=False,
-        height_ratios=heights,
-    )
+    shape = len(groups), 2, 0.36 * sum(heights) + 1.1
+    figure, axes = style.panels(*shape, wider=0.8, height_ratios=heights)
     for (left, right), (experiment, group) in zip(axes, groups, strict=True):
         left.set_title(f"{experiment.capitalize()}, {group['seeds'].min()} seeds")
         _reading_panel(left, group, "level_move", COLORS["baseline"])

@@ -47,17 +47,15 @@ def facts(
     images = {split: sum(counts) for split, counts in published.CHEST_IMAGES.items()}
     share = {name: 100 * published.CHEST_IMAGES[name][1] / images[name] for name in images}
     tested = int((differences["n"] > 1).sum())
-    accuracy = low = high = times = math.nan
+    unknown = ("accuracy", "accuracy_low", "accuracy_high", "times_features")
+    found = dict.fromkeys(unknown, math.nan)
     if len(paired):
-        accuracy = float(paired.loc[paired["method"] == "baseline", "test_accuracy"].mean())
-        low, high = wilson(round(accuracy * images["test"]), images["test"])
+        mean = float(paired.loc[paired["method"] == "baseline", "test_accuracy"].mean())
+        ends = wilson(round(mean * images["test"]), images["test"])
+        found |= dict(zip(unknown, (mean, *ends), strict=False))
     if len(protocol) and len(paired):
-        times = float((protocol["size"].max() / paired["size"].max()) ** 2)
-    return {
-        "accuracy": accuracy,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "times_features": times,
+        found["times_features"] = float((protocol["size"].max() / paired["size"].max()) ** 2)
+    return found | {
         "test_images": images["test"],
         "val_images": images["val"],
         "train_share": share["train"],

@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
-import tomllib
 from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 
 import pandas as pd
 
+from companion import stated
 from companion.claim_tables import link
 from companion.published import EXPERIMENTS
 from companion.studies.ambiguities import ALTERNATIVES
@@ -67,8 +66,7 @@ def topics() -> tuple[Topic, ...]:
         >>> topics()[0].name
         'chest data'
     """
-    text = (files("companion") / "protocol.toml").read_text("utf-8")
-    return tuple(Topic(**entry) for entry in tomllib.loads(text)["topic"])
+    return tuple(Topic(**entry) for entry in stated("protocol")["topic"])
 
 
 _WORDS: Mapping[str, Format] = {

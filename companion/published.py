@@ -10,37 +10,34 @@ Penalization: A Novel Approach", University of Sri Jayewardenepura, 2025.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+
+from companion import stated
+from varreg.checks import check_choice
+from varreg.loss import PUBLISHED
+
+_STATED = stated("published")
 
 EXPERIMENTS = ("chest", "skin")
 
 #: Where the paper prints the final numbers of an experiment.
-TABLES = {"chest": "Tables I and II", "skin": "Tables III and IV"}
+TABLES: dict[str, str] = _STATED["tables"]
 #: What ``model.evaluate()`` returned in the released notebooks: the metric itself.
 RELEASED_LOG = "released log, evaluate()"
 #: What the progress bar showed in them for the same models.
 RELEASED_BAR = "released log, progress bar"
 
 #: Split -> normal and pneumonia images of the chest data that the released notebook downloads.
-CHEST_IMAGES = {"train": (1341, 3875), "val": (8, 8), "test": (234, 390)}
+CHEST_IMAGES = {split: tuple(counts) for split, counts in _STATED["chest_images"].items()}
 
 #: The setting of the penalized models.
-VARIANCE_WEIGHT = 0.01
-FEATURE_SAMPLING_RATIO = 0.2
+VARIANCE_WEIGHT = PUBLISHED["variance_weight"]
+FEATURE_SAMPLING_RATIO = PUBLISHED["feature_sampling_ratio"]
 #: Scale of the cross-entropy in the loss that is printed for each model.
-LAMBDA = {"baseline": 1.0, "penalized": 0.5, "augmented": 1.0}
+LAMBDA: dict[str, float] = _STATED["lambda"]
 
 #: Classes of the skin data in the paper's order: by the full name of the lesion type.
-SKIN_CLASSES = (
-    "actinic keratosis",
-    "basal cell carcinoma",
-    "benign keratosis",
-    "dermatofibroma",
-    "melanocytic nevus",
-    "melanoma",
-    "vascular lesion",
-)
+SKIN_CLASSES = tuple(_STATED["skin_classes"])
 
 
 @dataclass(frozen=True)
@@ -116,44 +113,19 @@ class Shift:
         return 100 * (new / old - 1)
 
 
-#: (experiment, method, metric) -> what it is, and our column that holds the same.
-_QUANTITIES = {
-    ("chest", None, "accuracy"): ("accuracy, threshold 0.5", "accuracy"),
-    ("skin", "baseline", "accuracy"): ("accuracy, most probable class", "accuracy"),
-    ("skin", "penalized", "accuracy"): (
-        "binary accuracy of the last of 7 columns",
-        "last_column_accuracy",
-    ),
-    (None, "penalized", "loss"): (
-        f"{LAMBDA['penalized']:g} \u00d7 cross-entropy + penalty",
-        "cross_entropy",
-    ),
-    (None, None, "loss"): ("cross-entropy", "cross_entropy"),
-    # Of one output: but for the thresholds, the AUROC; `companion.predictions` says what they do.
-    ("chest", None, "auroc"): ("Keras AUC, 200 thresholds", "auroc"),
-    ("skin", None, "auroc"): ("Keras AUC, 200 thresholds, micro average", "keras_auc"),
-}
 #: Models whose numbers in the tables the released log shows, digit for digit, as a progress bar.
 _TRACED = {("chest", "augmented"), ("skin", "penalized")}
 
 
-def _numbers(
-    stated: Mapping[tuple[str, str, str], Mapping[str, tuple[float, ...]]],
-) -> tuple[Number, ...]:
-    """Numbers by experiment, split and source, and by model: accuracy, loss, and the AUC if any."""
-    return tuple(
-        Number(experiment, method, split, metric, value, source, *what)
-        for (experiment, split, source), models in stated.items()
-        for method, values in models.items()
-        for metric, value in zip(("accuracy", "loss", "auroc"), values, strict=False)
-        for what in [_what(experiment, source, method, metric)]
-    )
-
-
 def _what(experiment: str, source: str, method: str, metric: str) -> tuple[str, str, str]:
     """Definition, what it is judged by, and what is measured in the same way."""
-    keys = [(place, each, metric) for each in (method, None) for place in (experiment, None)]
-    definition, exact = next(_QUANTITIES[key] for key in keys if key in _QUANTITIES)
+    asked = {"experiment": experiment, "method": method, "metric": metric}
+    found = next(
+        each
+        for each in _STATED["quantity"]
+        if all(each.get(name, value) == value for name, value in asked.items())
+    )
+    definition, exact = found["definition"].format(lambda_=LAMBDA[method]), found["column"]
     if source == RELEASED_LOG:
         return definition, exact, ""
     definition = f"progress bar: unweighted mean of the running {definition}"
@@ -165,63 +137,23 @@ def _what(experiment: str, source: str, method: str, metric: str) -> tuple[str, 
     return definition, {"loss": "cross_entropy"}.get(metric, metric), exact
 
 
-NUMBERS = _numbers(
-    {
-        ("chest", "test", TABLES["chest"]): {
-            "baseline": (0.2984, 0.8814),
-            "penalized": (0.7164, 0.3025),
-            "augmented": (0.7099, 0.5667),
-        },
-        ("skin", "test", TABLES["skin"]): {
-            "baseline": (0.6809, 0.8325),
-            "penalized": (0.8571, 0.4167),
-        },
-        ("chest", "test", RELEASED_LOG): {
-            "baseline": (0.8012820482, 0.5774989724, 0.9234659076),
-            "penalized": (0.8076922894, 0.2574843466),
-            "augmented": (0.7948718071, 0.4130483866, 0.8929377794),
-        },
-        ("chest", "train", RELEASED_LOG): {
-            "baseline": (0.9645321965, 0.0939033926),
-            "penalized": (0.9618481398, 0.0523028336),
-        },
-        ("chest", "val", RELEASED_LOG): {
-            "baseline": (0.9375, 0.2078590989),
-            "penalized": (0.9375, 0.1079025120),
-        },
-        ("skin", "test", RELEASED_LOG): {
-            "baseline": (0.7032967210, 0.8068420887, 0.9447403550),
-            "penalized": (0.8571429849, 0.4038826525),
-        },
-    }
+_EVERY = tuple(
+    Number(experiment, method, entry["split"], metric, value, source, *what)
+    for entry in _STATED["numbers"]
+    for experiment, source in [(entry["experiment"], entry["source"])]
+    for method in LAMBDA
+    for metric, value in zip(("accuracy", "loss", "auroc"), entry.get(method, ()), strict=False)
+    for what in [_what(experiment, source, method, metric)]
 )
-
+NUMBERS = tuple(number for number in _EVERY if number.source != RELEASED_BAR)
 #: What the progress bar of the released notebooks showed; kept apart, for it is no metric.
-SHOWN = _numbers(
-    {
-        ("chest", "test", RELEASED_BAR): {
-            "baseline": (0.6473, 0.9786, 0.6244),
-            "penalized": (0.6596, 0.4346),
-            "augmented": (0.7099, 0.5667, 0.6133),
-        },
-        ("chest", "train", RELEASED_BAR): {
-            "baseline": (0.9630, 0.0896),
-            "penalized": (0.9590, 0.0496),
-        },
-        ("skin", "test", RELEASED_BAR): {
-            "baseline": (0.6803, 0.8324, 0.9414),
-            "penalized": (0.8571, 0.4167),
-        },
-    }
-)
+SHOWN = tuple(number for number in _EVERY if number.source == RELEASED_BAR)
 
-SHIFTS: tuple[Shift, ...] = (
-    Shift("chest", "baseline", "penalized", "accuracy", 41.8, TABLES["chest"]),
-    Shift("chest", "baseline", "penalized", "loss", -65.70, TABLES["chest"]),
-    Shift("chest", "augmented", "penalized", "accuracy", 0.65, TABLES["chest"]),
-    Shift("chest", "augmented", "penalized", "loss", -46.62, TABLES["chest"]),
-    Shift("skin", "baseline", "penalized", "accuracy", 17.62, TABLES["skin"]),
-    Shift("skin", "baseline", "penalized", "loss", -49.96, TABLES["skin"]),
+SHIFTS = tuple(
+    Shift(where, each["reference"], each["method"], metric, each[metric], TABLES[where])
+    for each in _STATED["shift"]
+    for where in [each["experiment"]]
+    for metric in ("accuracy", "loss")
 )
 
 
@@ -243,8 +175,7 @@ def select(
         >>> [number.value for number in select("skin", source=TABLES["skin"])]
         [0.6809, 0.8325, 0.8571, 0.4167]
     """
-    if experiment not in EXPERIMENTS:
-        raise ValueError(f"experiment is {experiment!r}; allowed are {', '.join(EXPERIMENTS)}")
+    check_choice("experiment", experiment, EXPERIMENTS)
     return tuple(
         number
         for number in (SHOWN if source == RELEASED_BAR else NUMBERS)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from companion.predictions import with_released_metrics
 from companion.studies import STUDIES, specs
+from varreg.checks import check_choice
 from varreg.lab.ledger import Ledger, as_folder, default_results
 from varreg.lab.runs import RunSpec, run_all
 
@@ -96,7 +97,7 @@ def gather(
         >>> gather("chest", train="sometimes")
         Traceback (most recent call last):
         ...
-        ValueError: train is 'sometimes'; allowed are 'never', 'missing', 'always'
+        ValueError: train is 'sometimes'; allowed are never, missing, always
     """
     live = {"dataset": dataset, "size": size, "seeds": seeds, "epochs": epochs}
     _check(study, train, results, live)
@@ -173,10 +174,10 @@ def live_specs(
 
 
 def _check(study: str, train: str, results: str | None, live: Mapping[str, object]) -> None:
-    _one_of("study", study, STUDIES)
-    _one_of("train", train, TRAIN)
+    check_choice("study", study, STUDIES)
+    check_choice("train", train, TRAIN)
     if live["dataset"] is not None:
-        _one_of("dataset", live["dataset"], DATASETS[study])
+        check_choice("dataset", live["dataset"], DATASETS[study])
     for name, least in (("size", 8), ("seeds", 1), ("epochs", 1)):
         check_whole(name, live[name], least)
     if results in ("None", "none", "null"):  # a folder of that name is never meant
@@ -196,11 +197,6 @@ def _check(study: str, train: str, results: str | None, live: Mapping[str, objec
             f"results is {str(results)!r}, the recorded results: trying things out must not mix "
             "with them; name another folder, or None for a temporary one"
         )
-
-
-def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}")
 
 
 def check_whole(name: str, value: object, least: int) -> None:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
 
 import numpy as np
 import pandas as pd
 
-from companion import published, tables, verdicts, words
+from companion import published, stated, tables, verdicts, words
 from companion.cost import recordings as cost
 from companion.probes.norms import variance_parts
 from companion.records import Evidence, details
@@ -73,12 +71,6 @@ class Part:
 
 
 @cache
-def read() -> dict[str, object]:
-    """Read ``claims.toml``."""
-    return tomllib.loads((files("companion") / "claims.toml").read_text("utf-8"))
-
-
-@cache
 def rules() -> dict[str, Rule]:
     """The rules by name, with their margins written out.
 
@@ -87,7 +79,7 @@ def rules() -> dict[str, Rule]:
         True
     """
     found = {}
-    for name, entry in read()["rules"].items():
+    for name, entry in stated("claims")["rules"].items():
         said = {"margin": verdicts.MARGIN, **entry}
         margin = said.pop("margin")
         said = {key: text.format(margin=margin, percent=100 * margin) for key, text in said.items()}

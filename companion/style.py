@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -20,35 +21,17 @@ from varreg.lab.statistics import Interval
 PALE = "#DDDDDD"
 COLORS = {name: method.color for name, method in METHODS.items()}
 #: Colour and marker of the networks where there are no methods to tell apart.
-NETWORKS = {"paper_cnn": (BLUE, "o"), "small_cnn": (RED, "D")}
+NETWORKS = {
+    "paper_cnn": {"color": BLUE, "marker": "o"},
+    "small_cnn": {"color": RED, "marker": "D"},
+}
 WIDTH = 6.4  # inches; with 11 point text this stays readable at the width of a phone
 
 
 def use_style() -> None:
     """Set the style of the book; call it once at the top of a notebook."""
-    sns.set_theme(
-        context="notebook",
-        style="ticks",
-        rc={
-            "axes.grid": True,
-            "axes.labelsize": 11,
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "axes.titlelocation": "left",
-            "axes.titlesize": 11.5,
-            "axes.titleweight": "bold",
-            "figure.constrained_layout.use": True,
-            "figure.dpi": 130,
-            "font.size": 11,
-            "grid.color": "#e6e6e6",
-            "legend.fontsize": 10,
-            "legend.frameon": False,
-            "lines.linewidth": 2,
-            "savefig.dpi": 130,
-            "xtick.labelsize": 10,
-            "ytick.labelsize": 10,
-        },
-    )
+    sns.set_theme(context="notebook", style="ticks")
+    plt.style.use("companion.book")
 
 
 def front_page(figure: Figure, name: str = "answer.png") -> Path | None:
@@ -66,6 +49,24 @@ def front_page(figure: Figure, name: str = "answer.png") -> Path | None:
     folder = root / "book" / "_static"
     figure.savefig(folder / name, dpi=160, facecolor="white", metadata={"Software": None})
     return folder / name
+
+
+def panels(
+    rows: int, columns: int, height: float, *, wider: float = 0.0, **more: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure of panels.
+
+    Args:
+        rows: Of panels.
+        columns: Of panels.
+        height: Of the figure, in inches.
+        wider: How much wider than :data:`WIDTH` it is.
+        more: As of Matplotlib's ``subplots``.
+
+    Returns:
+        The figure and its panels, ``(rows, columns)``.
+    """
+    return plt.subplots(rows, columns, figsize=(WIDTH + wider, height), squeeze=False, **more)
 
 
 def say_empty(ax: Axes) -> None:

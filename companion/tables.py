@@ -41,21 +41,22 @@ DATASET_NAMES = {
     "phantom": "phantom",
     "phantom7": "phantom, 7 classes",
 }
+#: Metrics without their split.
+MEASURES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auroc": "AUROC",
+    "cross_entropy": "cross-entropy",
+    "ece": "calibration error",
+}
 METRIC_NAMES = {
-    "test_accuracy": "test accuracy",
-    "test_balanced_accuracy": "test balanced accuracy",
-    "test_auroc": "test AUROC",
-    "test_cross_entropy": "test cross-entropy",
-    "test_ece": "test calibration error",
-    "gap_accuracy": "gap in accuracy",
-    "gap_cross_entropy": "gap in cross-entropy",
-    "gap_val_accuracy": "gap to validation, accuracy",
-    "gap_val_cross_entropy": "gap to validation, cross-entropy",
-    "val_cross_entropy": "validation cross-entropy",
-    "val_accuracy": "validation accuracy",
-    "val_auroc": "validation AUROC",
-    "train_cross_entropy": "training cross-entropy",
-    "train_accuracy": "training accuracy",
+    f"{split}_{metric}": f"{where} {name}"
+    for split, where in SPLIT_NAMES.items()
+    for metric, name in MEASURES.items()
+} | {
+    f"{gap}_{metric}": f"{where} {MEASURES[metric]}"
+    for gap, where in (("gap", "gap in"), ("gap_val", "gap to validation,"))
+    for metric in ("accuracy", "cross_entropy")
 }
 #: What the best weight on the test images gains, and its price.
 HINDSIGHT_METRICS = ["test_cross_entropy", "val_cross_entropy", "test_accuracy", "test_auroc"]
@@ -138,15 +139,7 @@ def by_seed(
     if runs.empty:
         return pd.Series(dtype=float), pd.Series(dtype=float)
     kept = runs[runs["method"].isin([method, reference])]
-    twice = kept.duplicated(["method", "seed"])
-    if twice.any():
-        first = kept[twice].iloc[0]
-        raise ValueError(
-            f"method {first['method']!r} has seed {first['seed']} more than once: select one data "
-            "set, split, size, network and setting before you compare"
-        )
-    wide = kept.pivot(index="seed", columns="method", values=metric)
-    wide = wide.reindex(columns=[method, reference]).dropna()
+    wide = _by_seed(kept, ["method"], metric).reindex(columns=[method, reference]).dropna()
     return wide[method], wide[reference]
 
 
@@ -352,11 +345,9 @@ def recalls(runs: pd.DataFrame) -> pd.DataFrame:
     head = [*GROUP, "method", "seed"]
     rows = []
     for run in runs.to_dict("records"):
-        values = [float(value) for value in str(run["test_recall"]).split(";")]
-        numbered = [f"class {number}" for number in range(len(values))]
-        names = SKIN_CLASSES if run["dataset"] == "ham10000" else numbered
-        for name, value in zip(names, values, strict=True):
-            rows.append({key: run[key] for key in head} | {"class": name, "recall": value})
+        for number, value in enumerate(str(run["test_recall"]).split(";")):
+            name = SKIN_CLASSES[number] if run["dataset"] == "ham10000" else f"class {number}"
+            rows.append([*(run[key] for key in head), name, float(value)])
     return pd.DataFrame(rows, columns=[*head, "class", "recall"])
 
 
@@ -465,7 +456,7 @@ def setting_difference(
     if runs.empty or tuple(first) == tuple(second):
         return None
     both = pd.MultiIndex.from_tuples([first, second])
-    wide = _by_setting(runs, metric).reindex(columns=both).dropna()
+    wide = _by_seed(runs, SETTING, metric).reindex(columns=both).dropna()
     return paired_difference(*wide.to_numpy().T) if len(wide) else None
 
 
@@ -517,22 +508,6 @@ def setting_text(weight: float, ratio: float, lambda_: float) -> str:
     if weight == 0:
         return "no penalty"
     return f"{weight:g}" if (ratio, lambda_) == (1, 1) else f"{weight:g}, {ratio:g}, {lambda_:g}"
-
-
-def settings_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Validation and test metrics of every setting, a row each."""
-    metrics = ["val_cross_entropy", "val_accuracy", "test_cross_entropy", "test_auroc"]
-    columns = {
-        "Data": HEAD["Data"],
-        "Weight": ("variance_weight", "g"),
-        "Ratio": ("feature_sampling_ratio", "g"),
-        "Lambda": ("lambda_", "g"),
-        "Seeds": "n",
-    } | {
-        words.capital(METRIC_NAMES[name]): ([name, f"{name}_low", f"{name}_high"], words.interval)
-        for name in metrics
-    }
-    return words.printed(grid_means(runs, metrics), columns)
 
 
 def choices(runs: pd.DataFrame) -> pd.DataFrame:
@@ -592,40 +567,24 @@ def hindsight(wide: pd.DataFrame) -> pd.DataFrame:
         wide: The wide range of weights, as from :func:`split_grid`.
 
     Returns:
-        A row a data set and network: the columns of ``GROUP``, ``weight``, the number of
-        ``candidates`` (no penalty is one) and of ``seeds``, and under each name of
-        :data:`HINDSIGHT_METRICS` the paired difference to no penalty, on the same runs; ``None``
-        where no penalty is best or there are no pairs.
+        A row a data set, network and ``metric`` of :data:`HINDSIGHT_METRICS`: the columns of
+        ``GROUP``, ``weight``, the number of ``candidates`` (no penalty is one) and of ``seeds``,
+        and ``change``, the paired difference to no penalty, on the same runs; ``None`` where no
+        penalty is best or there are no pairs.
     """
     rows = []
     for row in chosen(wide, HINDSIGHT_METRICS[0]).to_dict("records"):
         mine = _complete(wide, row)
         setting = tuple(row[name] for name in SETTING)
-        found = {
+        found = {name: row[name] for name in GROUP} | {
             "weight": setting[0],
             "candidates": mine["variance_weight"].nunique(),
             "seeds": mine["seed"].nunique(),
         }
         for metric in HINDSIGHT_METRICS:
-            found[metric] = setting_difference(mine, metric, setting, NO_PENALTY)
-        rows.append({name: row[name] for name in GROUP} | found)
-    columns = [*GROUP, "weight", "candidates", "seeds", *HINDSIGHT_METRICS]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def hindsight_table(wide: pd.DataFrame) -> pd.DataFrame:
-    """:func:`hindsight` as printed in the book: a row a metric."""
-    found = hindsight(wide)
-    index = [name for name in found if name not in HINDSIGHT_METRICS]
-    long = found.melt(index, var_name="metric", value_name="change", ignore_index=False)
-    columns = HEAD | {
-        "Best on test": ("weight", lambda weight: setting_text(weight, 1, 1)),
-        "Picked from": ("candidates", "{} weights".format),
-        "Seeds": "seeds",
-        **METRIC,
-        "Change": ("change", words.change),
-    }
-    return words.printed(long.sort_index(kind="stable"), columns)
+            change = setting_difference(mine, metric, setting, NO_PENALTY)
+            rows.append(found | {"metric": metric, "change": change})
+    return pd.DataFrame(rows)
 
 
 def cost(runs: pd.DataFrame) -> dict[str, object]:
@@ -644,19 +603,6 @@ def cost(runs: pd.DataFrame) -> dict[str, object]:
         "seconds_per_run": float(seconds.mean()),
         "device": ", ".join(dict.fromkeys(runs["device"].astype(str))),
     }
-
-
-def cost_table(studies: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """:func:`cost` of several studies as printed in the book."""
-    columns = {
-        "Study": "study",
-        "Runs": "runs",
-        "Seconds a run": ("seconds_per_run", ".0f"),
-        "Hours in all": ("hours", ".1f"),
-        "Hardware": "device",
-    }
-    rows = [{"study": name} | cost(runs) for name, runs in studies.items()]
-    return words.printed(pd.DataFrame(rows), columns)
 
 
 def to_html(table: pd.DataFrame, raw: Sequence[str] = ()) -> str:
@@ -716,17 +662,19 @@ def _chest_first(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -
 
 def _scores(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """A row a seed, a column a setting; a seed that lacks a setting would tilt the means."""
-    return _by_setting(runs, metric).dropna()
+    return _by_seed(runs, SETTING, metric).dropna()
 
 
-def _by_setting(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    twice = runs.duplicated(["seed", *SETTING])
+def _by_seed(runs: pd.DataFrame, names: list[str], metric: str) -> pd.DataFrame:
+    twice = runs.duplicated(["seed", *names])
     if twice.any():
+        first = runs[twice].iloc[0]
+        which = ", ".join(f"{name} {first[name]!r}" for name in names)
         raise ValueError(
-            f"seed {runs[twice]['seed'].iloc[0]} has a setting more than once: select one data "
-            "set, split, size and network before you compare"
+            f"{which} has seed {first['seed']} more than once: select one data set, split, size "
+            "and network before you compare, and for methods one setting"
         )
-    return runs.pivot(index="seed", columns=SETTING, values=metric)
+    return runs.pivot(index="seed", columns=names[0] if len(names) == 1 else names, values=metric)
 
 
 def _complete(runs: pd.DataFrame, row: Mapping[str, object]) -> pd.DataFrame:

@@ -34,6 +34,5 @@ def in_plain_words(changes: Mapping[str, PairedDifference]) -> str:
         (True, True): "helps in one thing and hurts in another",
         (False, False): "makes no clear difference",
     }[helps, hurts]
-    names = {name: tables.METRIC_NAMES[f"test_{name}"].removeprefix("test ") for name in changes}
-    phrases = [verdicts.phrase(change, names[name]) for name, change in changes.items()]
+    phrases = [verdicts.phrase(each, tables.MEASURES[name]) for name, each in changes.items()]
     return f"Here the penalty {verdict}: it {words.listed(phrases)}."

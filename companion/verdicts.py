@@ -31,6 +31,7 @@ import numpy as np
 from scipy import stats
 
 from companion.words import between
+from varreg.checks import check_range
 from varreg.lab.statistics import Interval, prediction_interval
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "contradicted", "cannot be known")
@@ -117,8 +118,7 @@ def of_difference(difference: Interval | None, direction: int, margin: float = M
     """
     if direction not in (1, -1):
         raise ValueError(f"direction is {direction}: +1 (claimed higher) or -1 (claimed lower)")
-    if not margin >= 0:
-        raise ValueError(f"margin is {margin}: give 0 or more")
+    check_range("margin", margin)
     if difference is None or difference.n < 2:
         return "cannot be known"
     # Seen from the claimed side: positive is as claimed.

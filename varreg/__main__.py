@@ -13,8 +13,6 @@ from importlib import import_module
 
 from varreg.endings import ended
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -61,14 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     actions = data.add_subparsers(required=True, metavar="ACTION")
     action = actions.add_parser("list", help="which data sets there are, and which are here")
     action.set_defaults(call=_list)
-    action = actions.add_parser("fetch", help="download a data set")
-    action.set_defaults(call=_fetch)
-    action.add_argument("name")
-    action.add_argument("--size", type=int, default=28)
-    action = actions.add_parser("check", help="verify a data set that is here")
-    action.set_defaults(call=_check)
-    action.add_argument("name")
-    action.add_argument("--size", type=int, default=28)
+    for name, said in (
+        ("fetch", "download a data set"),
+        ("check", "verify a data set that is here"),
+    ):
+        action = actions.add_parser(name, help=said)
+        action.set_defaults(call=_one, act=name)
+        action.add_argument("name")
+        action.add_argument("--size", type=int, default=28)
     for action in actions.choices.values():
         action.add_argument("--root", help="folder of the data (default: $VARREG_DATA)")
 
@@ -108,16 +106,10 @@ def _list(given: argparse.Namespace) -> None:
         print(f"{entry.name:16} {kind}  {entry.state}")
 
 
-def _fetch(given: argparse.Namespace) -> None:
+def _one(given: argparse.Namespace) -> None:
     from varreg.lab import datasets
 
-    print(datasets.fetch(given.name, size=given.size, root=given.root))
-
-
-def _check(given: argparse.Namespace) -> None:
-    from varreg.lab import datasets
-
-    print(datasets.check(given.name, size=given.size, root=given.root))
+    print(getattr(datasets, given.act)(given.name, size=given.size, root=given.root))
 
 
 def _doctor(given: argparse.Namespace) -> None:

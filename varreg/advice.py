@@ -24,17 +24,15 @@ from varreg.loss import cross_entropy
 from varreg.variance import centred, feature_variance
 from varreg.weights import gradient_ratio
 
-__all__ = ["Advice", "recommend"]
-
 Answer = Literal["try it", "unclear", "don't"]
 
-#: The studies say nothing of data sets that are so many times smaller or larger than theirs.
+# The studies say nothing of data sets that are so many times smaller or larger than theirs.
 FAR = 4
-#: Fewer images in a batch estimate a variance poorly.
+# Fewer images in a batch estimate a variance poorly.
 FEW = 16
-#: Seconds after which no further batch is looked at.
+# Seconds after which no further batch is looked at.
 PATIENCE = 30.0
-#: What validation chose where a weight that sets itself was tried.
+# What validation chose where a weight that sets itself was tried.
 RHO = next(float(f"{one.strength:.1g}") for one in EVIDENCE if one.method == "self_setting")
 
 # Operations of one input between batch normalization and the features: those that keep a variance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import torch
@@ -61,31 +62,39 @@ def check_penalty(variance_weight: float, sampling_ratio: float, lambda_: float)
         ValueError: If one is no number, ``variance_weight`` is negative, ``lambda_`` is not
             positive, either is not finite, or ``sampling_ratio`` is outside (0, 1].
     """
-    check_weight("variance_weight", variance_weight)
-    check_lambda(lambda_)
-    check_ratio(sampling_ratio)
+    check_range("variance_weight", variance_weight)
+    check_range("lambda_", lambda_, ends="()")
+    check_range("sampling ratio", sampling_ratio, 1, ends="(]")
 
 
-def check_weight(name: str, weight: float) -> None:
-    """Refuse a weight that is negative or not finite.
+def check_range(name: str, value: float, most: float = math.inf, *, ends: str = "[)") -> float:
+    """Refuse what is no real number from 0 to another, which are in the range or not.
 
-    Raises:
-        ValueError: With its name and what was given.
-    """
-    check_number(name, weight)
-    if not 0 <= weight < math.inf:
-        raise ValueError(f"{name} is {weight}; it must be finite and at least 0")
+    Args:
+        name: Of the parameter.
+        value: What was given.
+        most: Upper end of the range.
+        ends: Square brackets for ends that are in it, round ones for others.
 
-
-def check_lambda(lambda_: float) -> None:
-    """Refuse a scale of the cross-entropy that is not positive and finite.
+    Returns:
+        The value as a float.
 
     Raises:
-        ValueError: With what was given.
+        ValueError: With the name, what was given and what is allowed.
+
+    Example:
+        >>> check_range("share", 1, 1, ends="()")
+        Traceback (most recent call last):
+        ValueError: share is 1; it must lie in (0, 1)
     """
-    check_number("lambda_", lambda_)
-    if not 0 < lambda_ < math.inf:
-        raise ValueError(f"lambda_ is {lambda_}; it must be finite and greater than 0")
+    check_number(name, value)
+    above = value >= 0 if ends[0] == "[" else value > 0
+    if not (above and (value <= most if ends[1] == "]" else value < most)):
+        allowed = f"lie in {ends[0]}0, {most:g}{ends[1]}"
+        if most == math.inf:
+            allowed = f"be finite and {'at least' if ends[0] == '[' else 'greater than'} 0"
+        raise ValueError(f"{name} is {value}; it must {allowed}")
+    return float(value)
 
 
 def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = True) -> None:
@@ -249,6 +258,17 @@ def check_number(name: str, value: object) -> None:
         raise ValueError(f"{name} is {value!r}; it must be a number")
 
 
+def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
+    """Refuse what is none of a few values.
+
+    Raises:
+        ValueError: With the name, what was given and what is allowed.
+    """
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(str, allowed))}")
+
+
 def check_integer(
     name: str, value: object, least: float = -math.inf, most: float = math.inf
 ) -> None:
@@ -262,17 +282,6 @@ def check_integer(
     if not least <= int(value) <= most:
         allowed = f"{least} or more" if most == math.inf else f"{least} to {most}"
         raise ValueError(f"{name} is {value}; it must be {allowed}")
-
-
-def check_ratio(sampling_ratio: float) -> None:
-    """Refuse a share of the features that is outside (0, 1].
-
-    Raises:
-        ValueError: With what was given.
-    """
-    check_number("sampling ratio", sampling_ratio)
-    if not 0 < sampling_ratio <= 1:
-        raise ValueError(f"sampling ratio is {sampling_ratio}; it must lie in (0, 1]")
 
 
 def check_generator(generator: torch.Generator | None) -> None:

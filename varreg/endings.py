@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["ended"]
-
 STOPPED = "varreg: stopped; every finished run is recorded"
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["EVIDENCE", "NEGLIGIBLE", "Evidence", "Gain"]
-
 #: A change in test cross-entropy, in nats, that the studies call negligible.
 NEGLIGIBLE = 0.01
 

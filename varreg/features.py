@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, cast, overload
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, cast, get_args, overload
 
 import torch
 from torch import Tensor, nn
 
-from varreg.checks import in_backward, shows_values
-
-__all__ = ["FeatureTap"]
+from varreg.checks import check_choice, in_backward, shows_values
 
 Capture = Literal["input", "output"]
 Several: TypeAlias = (
@@ -23,7 +21,7 @@ PARALLEL = (
     "nn.DataParallel runs copies of the model in threads, which share its hooks: use "
     "DistributedDataParallel, or let the model return its features and leave out the tap"
 )
-#: What a tap hands over: a tensor, or a dictionary of them.
+# What a tap hands over: a tensor, or a dictionary of them.
 Taken = TypeVar("Taken")
 
 
@@ -108,8 +106,7 @@ class FeatureTap(Generic[Taken]):
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
-        if capture not in ("input", "output"):
-            raise ValueError(f"capture is {capture!r}; allowed are 'input' and 'output'")
+        check_choice("capture", capture, get_args(Capture))
         self.layers = () if layer is None else _named(model, layer)
         self.capture = capture
         self._model = model

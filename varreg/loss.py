@@ -16,32 +16,20 @@ from varreg.checks import (
     NotATensorError,
     SmallBatchError,
     Task,
+    check_choice,
     check_finite,
     check_flag,
     check_generator,
     check_integer,
-    check_lambda,
-    check_number,
     check_probabilities,
-    check_ratio,
+    check_range,
     check_target,
     check_task,
     check_tensors,
-    check_weight,
 )
 from varreg.distributed import gather, of_first_process
 from varreg.variance import feature_variance, per_channel
 from varreg.weights import GradientRatio
-
-__all__ = [
-    "PUBLISHED",
-    "LossParts",
-    "PenalizedLoss",
-    "PenalizedParts",
-    "VariancePenalizedLoss",
-    "smoothed_cross_entropy",
-    "split_features",
-]
 
 #: The setting that the paper trains with: ``VariancePenalizedLoss(task, **PUBLISHED)``.
 PUBLISHED: Mapping[str, float] = MappingProxyType(
@@ -172,20 +160,18 @@ class PenalizedLoss(nn.Module):
             check_task(task)
         self._takes, self._checks, self._views = _parameters(penalty)
         if not isinstance(weight, nn.Module):
-            check_weight("weight", weight)
-            weight = float(weight)
-        check_lambda(lambda_)
+            weight = check_range("weight", weight)
+        lambda_ = check_range("lambda_", lambda_, ends="()")
         if ignore_index is None:
             ignore_index = getattr(classification, "ignore_index", None)
         if ignore_index is not None:
             check_integer("ignore_index", ignore_index)
-        if small_batch not in ("raise", "skip"):
-            raise ValueError(f"small_batch is {small_batch!r}; allowed are 'raise' and 'skip'")
+        check_choice("small_batch", small_batch, ("raise", "skip"))
         check_flag("sync", sync)
         self.task = task
         self.penalty = penalty
         self.weight = weight
-        self.lambda_ = float(lambda_)
+        self.lambda_ = lambda_
         self.classification = classification
         self.ignore_index = ignore_index
         self.small_batch = small_batch
@@ -407,7 +393,7 @@ class VariancePenalizedLoss(PenalizedLoss):
                 f"variance_weight is {variance_weight}; it must be a number: a weight that sets "
                 "itself goes into PenalizedLoss(task, feature_variance, weight)"
             )
-        check_weight("variance_weight", variance_weight)
+        check_range("variance_weight", variance_weight)
         super().__init__(
             task,
             feature_variance,
@@ -419,9 +405,9 @@ class VariancePenalizedLoss(PenalizedLoss):
             sync=sync,
             validate=validate,
         )
-        check_ratio(feature_sampling_ratio)
+        ratio = check_range("sampling ratio", feature_sampling_ratio, 1, ends="(]")
         check_generator(generator)
-        self.feature_sampling_ratio = float(feature_sampling_ratio)
+        self.feature_sampling_ratio = ratio
         self.generator = generator
 
     @property
@@ -454,13 +440,13 @@ class VariancePenalizedLoss(PenalizedLoss):
                 features need no gradient where the logits do and the weight is positive: the
                 penalty would change nothing.
         """
-        check_weight("variance_weight", self.variance_weight)
-        check_lambda(self.lambda_)
+        check_range("variance_weight", self.variance_weight)
+        check_range("lambda_", self.lambda_, ends="()")
         return LossParts(*super().forward(logits, target, features))
 
     def _settings(self) -> dict[str, object]:
         ratio = self.feature_sampling_ratio if self.training else 1.0
-        check_ratio(ratio)
+        check_range("sampling ratio", ratio, 1, ends="(]")
         generator = self.generator
         if ratio < 1 and self._learns_together():
             generator = of_first_process(generator)
@@ -577,9 +563,7 @@ def smoothed_cross_entropy(logits: Tensor, target: Tensor, task: Task, smoothing
         >>> smoothed_cross_entropy(logits, target, "multiclass", 0.2)  # 0.1269 + 0.1 x 2
         tensor(0.3269)
     """
-    check_number("smoothing", smoothing)
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"smoothing is {smoothing}; it must lie in [0, 1]")
+    check_range("smoothing", smoothing, 1, ends="[]")
     logits, target = _rows(logits, target, task)
     if task == "multiclass":
         labels = target if target.is_floating_point() else target.flatten().long()

@@ -23,29 +23,11 @@ from varreg.checks import (
     check_features,
     check_finite,
     check_integer,
-    check_number,
+    check_range,
     check_tensors,
     shows_values,
 )
 from varreg.variance import centred, feature_variance
-
-__all__ = [
-    "center_loss",
-    "decov",
-    "excess_variance",
-    "feature_l2",
-    "head_weighted_variance",
-    "head_weighted_within_class_variance",
-    "logit_l2",
-    "logit_variance",
-    "logit_view_variance",
-    "relative_within_class_variance",
-    "released_variance",
-    "variance_constancy",
-    "vicreg_variance",
-    "view_variance",
-    "within_class_variance",
-]
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -341,10 +323,8 @@ def excess_variance(
         threshold = threshold.detach().reshape(()).to(flat)
         looked_at = threshold.item() if validate and shows_values() else 0.0
     else:
-        check_number("threshold", threshold)
         looked_at = threshold
-    if not 0 <= looked_at < float("inf"):
-        raise ValueError(f"threshold is {looked_at}; it must be finite and at least 0")
+    check_range("threshold", looked_at)
     value = (centred(flat).square().mean(0) - threshold).relu().mean()
     return _checked(value, validate, features=features)
 
@@ -586,7 +566,8 @@ def vicreg_variance(
         tensor(0.4950)
     """
     flat = _flat(features)
-    _check_positive(target_deviation=target_deviation, epsilon=epsilon)
+    check_range("target_deviation", target_deviation, ends="()")
+    check_range("epsilon", epsilon, ends="()")
     deviation = (flat.var(dim=0, correction=1) + epsilon).sqrt()
     value = (target_deviation - deviation).relu().mean()
     return _checked(value, validate, features=features)
@@ -723,7 +704,7 @@ def variance_constancy(
             )
         beta = beta.flatten().to(flat.dtype)
     else:
-        _check_positive(beta=beta)
+        check_range("beta", beta, ends="()")
     first = flat[:size].var(dim=0, correction=1)
     second = flat[size : 2 * size].var(dim=0, correction=1)
     value = (1 - first / (second + beta)).square().mean()
@@ -890,10 +871,3 @@ def _checked(value: Tensor, validate: bool, **inputs: Tensor) -> Tensor:
     if validate:
         check_finite(value, **inputs)
     return value
-
-
-def _check_positive(**parameters: float) -> None:
-    for name, value in parameters.items():
-        check_number(name, value)
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name} is {value}; it must be finite and greater than 0")

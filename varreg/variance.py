@@ -16,7 +16,7 @@ from varreg.checks import (
     check_finite,
     check_generator,
     check_integer,
-    check_ratio,
+    check_range,
     check_tensors,
     in_backward,
 )
@@ -96,7 +96,7 @@ def feature_variance(
         tensor(0.5000)
     """
     check_features(features)
-    check_ratio(sampling_ratio)
+    check_range("sampling ratio", sampling_ratio, 1, ends="(]")
     check_generator(generator)
     # Asked here, not in a function: after a graph break that would be compiled by itself.
     compiling = torch.compiler.is_compiling()

@@ -30,14 +30,12 @@ from varreg.checks import (
     check_features,
     check_flag,
     check_integer,
-    check_number,
+    check_range,
     check_tensors,
     in_backward,
 )
 from varreg.distributed import gather
 from varreg.variance import centred
-
-__all__ = ["GradientRatio", "RunningQuantile", "TargetWeight", "WarmUp", "gradient_ratio"]
 
 
 def gradient_ratio(
@@ -124,7 +122,29 @@ class _Learning(nn.Module):
         return not (again and self.learned_forward)
 
 
-class GradientRatio(_Learning):
+class _Averaging(_Learning):
+    """One that averages over its steps."""
+
+    average: Tensor
+    share: Tensor
+
+    def __init__(self, smoothing: float) -> None:
+        super().__init__()
+        self.smoothing = check_range("smoothing", smoothing, 1)
+        self.register_buffer("average", torch.zeros(()))
+        self.register_buffer("share", torch.zeros(()))
+
+    def _smooth(self, value: Tensor) -> None:
+        """Take a value into the average, unless it is not finite; no device is waited for."""
+        old = torch.where(value.isfinite(), self.smoothing, 1.0)
+        self.average.copy_(old * self.average + (1 - old) * value.nan_to_num(0.0, 0.0, 0.0))
+        self.share.copy_(old * self.share + (1 - old))
+
+    def _averaged(self, empty: Tensor | float) -> Tensor:
+        return torch.where(self.share > 0, self.average / self.share, empty)
+
+
+class GradientRatio(_Averaging):
     r"""The weight at which the penalty pulls at the features with a set share of the force.
 
     .. math::
@@ -155,17 +175,11 @@ class GradientRatio(_Learning):
         tensor(2.)
     """
 
-    average: Tensor
-    share: Tensor
-
     def __init__(self, rho: float = 0.03, smoothing: float = 0.9, *, sync: bool = False) -> None:
-        super().__init__()
+        super().__init__(smoothing)
         check_flag("sync", sync)
         self.sync = sync
-        self.rho = _number("rho", rho)
-        self.smoothing = _share("smoothing", smoothing)
-        self.register_buffer("average", torch.zeros(()))
-        self.register_buffer("share", torch.zeros(()))
+        self.rho = check_range("rho", rho)
 
     def forward(self, cross_entropy: Tensor, penalty: Tensor, features: Tensor) -> Tensor:
         """Give the weight of this step, ``()``; 0 until a step has had a ratio.
@@ -179,8 +193,8 @@ class GradientRatio(_Learning):
             ValueError: As :func:`gradient_ratio`, in training mode.
         """
         if self.learns():
-            _smooth(self, gradient_ratio(cross_entropy, penalty, features, sync=self.sync))
-        return self.rho * _averaged(self, 0.0)
+            self._smooth(gradient_ratio(cross_entropy, penalty, features, sync=self.sync))
+        return self.rho * self._averaged(0.0)
 
     def extra_repr(self) -> str:
         """Show the parameters when the module is printed."""
@@ -216,7 +230,7 @@ class TargetWeight(_Learning):
 
     def __init__(self, weight: float = 1.0, target: float = 0.5) -> None:
         super().__init__()
-        self.weight, self.target = _number("weight", weight), _number("target", target)
+        self.weight, self.target = check_range("weight", weight), check_range("target", target)
         self.register_buffer("start", torch.zeros(()))
 
     def forward(self, cross_entropy: Tensor, penalty: Tensor, features: Tensor) -> Tensor:
@@ -271,7 +285,7 @@ class WarmUp(_Learning):
 
     def __init__(self, weight: float | nn.Module, off: int = 0, ramp: int = 0) -> None:
         super().__init__()
-        self.weight = weight if isinstance(weight, nn.Module) else _number("weight", weight)
+        self.weight = weight if isinstance(weight, nn.Module) else check_range("weight", weight)
         check_integer("off", off, 0)
         check_integer("ramp", ramp, 0)
         self.off, self.ramp = off, ramp
@@ -303,7 +317,7 @@ class WarmUp(_Learning):
         return f"{shown}off={self.off}, ramp={self.ramp}"
 
 
-class RunningQuantile(_Learning):
+class RunningQuantile(_Averaging):
     r"""A threshold for :func:`varreg.penalties.excess_variance` that follows the network.
 
     The quantile of the variances of the features over the batch, smoothed over steps as by
@@ -322,15 +336,9 @@ class RunningQuantile(_Learning):
         tensor(4.)
     """
 
-    average: Tensor
-    share: Tensor
-
     def __init__(self, quantile: float = 0.5, smoothing: float = 0.9) -> None:
-        super().__init__()
-        self.quantile = _number("quantile", quantile, most=1.0)
-        self.smoothing = _share("smoothing", smoothing)
-        self.register_buffer("average", torch.zeros(()))
-        self.register_buffer("share", torch.zeros(()))
+        super().__init__(smoothing)
+        self.quantile = check_range("quantile", quantile, 1, ends="[]")
 
     def forward(self, features: Tensor) -> Tensor:
         """Give the threshold of this step, ``()``, without a gradient.
@@ -352,35 +360,9 @@ class RunningQuantile(_Learning):
         flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
         now = torch.quantile(centred(flat).square().mean(0), self.quantile)
         if self.learns():
-            _smooth(self, now)
-        return _averaged(self, now)
+            self._smooth(now)
+        return self._averaged(now)
 
     def extra_repr(self) -> str:
         """Show the parameters when the module is printed."""
         return f"quantile={self.quantile}, smoothing={self.smoothing}"
-
-
-def _smooth(module: GradientRatio | RunningQuantile, value: Tensor) -> None:
-    """Take a value into the average, unless it is not finite; no device is waited for."""
-    old = torch.where(value.isfinite(), module.smoothing, 1.0)
-    module.average.copy_(old * module.average + (1 - old) * value.nan_to_num(0.0, 0.0, 0.0))
-    module.share.copy_(old * module.share + (1 - old))
-
-
-def _averaged(module: GradientRatio | RunningQuantile, empty: Tensor | float) -> Tensor:
-    return torch.where(module.share > 0, module.average / module.share, empty)
-
-
-def _number(name: str, value: float, most: float = math.inf) -> float:
-    check_number(name, value)
-    if not 0 <= value <= most or value == math.inf:
-        allowed = "finite and at least 0" if most == math.inf else f"0 to {most:g}"
-        raise ValueError(f"{name} is {value}; it must be {allowed}")
-    return float(value)
-
-
-def _share(name: str, value: float) -> float:
-    check_number(name, value)
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} is {value}; it must lie in [0, 1)")
-    return float(value)

@@ -54,14 +54,8 @@ def overhead(recordings: Sequence[Recordings]) -> Figure:
         for line in each.lines():
             place = network(line["model"], line["pixels"], line["batch"])
             rows[-1].setdefault(place, {})[line["penalty"]] = line["ratio"]
-    figure, axes = plt.subplots(
-        len(rows),
-        max(map(len, rows)),
-        figsize=(WIDTH + 1.0, 3.9 * len(rows) + 0.2),
-        sharex="row",
-        sharey="row",
-        squeeze=False,
-    )
+    shape = len(rows), max(map(len, rows)), 3.9 * len(rows) + 0.2
+    figure, axes = style.panels(*shape, wider=1.0, sharex="row", sharey="row")
     for row, panels, recording in zip(axes, rows, recordings, strict=True):
         for ax in row[len(panels) :]:
             ax.set_axis_off()
@@ -96,7 +90,7 @@ def growth(recordings: Sequence[Recordings]) -> Figure:
     Args:
         recordings: Of the question ``growth``.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(WIDTH + 0.6, 5.4))
+    figure, axes = style.panels(2, 2, 5.4, wider=0.6)
     fits = [{line["quantity"]: line for line in fitted(each)} for each in recordings]
     for ax, (quantity, name) in zip(axes.flat, QUANTITIES.items(), strict=True):
         exponents = []
@@ -179,13 +173,9 @@ def throughput(recordings: Sequence[Recordings]) -> Figure:
         lines = each.lines()
         for model in sorted({line["model"] for line in lines}, reverse=True):
             panels.append((each, [line for line in lines if line["model"] == model]))
-    figure, axes = plt.subplots(
-        len(panels),
-        1,
-        figsize=(WIDTH, sum(0.75 * len(rows) + 0.75 for _, rows in panels) + 0.5),
-        height_ratios=[len(rows) + 0.5 for _, rows in panels],
-        squeeze=False,
-    )
+    height = sum(0.75 * len(rows) + 0.75 for _, rows in panels) + 0.5
+    ratios = [len(rows) + 0.5 for _, rows in panels]
+    figure, axes = style.panels(len(panels), 1, height, height_ratios=ratios)
     whose = {"varreg": RED, "peer": PEERS}
     for ax, (recording, rows) in zip(axes[:, 0], panels, strict=True):
         ends = np.zeros(len(rows))
@@ -220,7 +210,7 @@ def memory(recordings: Sequence[Recordings]) -> Figure:
     if not recordings:
         return style.empty()
     count = len(recordings)
-    figure, axes = plt.subplots(count, 1, figsize=(WIDTH, 3.4 * count + 0.4), squeeze=False)
+    figure, axes = style.panels(count, 1, 3.4 * count + 0.4)
     for ax, recording in zip(axes[:, 0], recordings, strict=True):
         lines = sorted(recording.lines(), key=itemgetter("images"))
         for column, (_, look) in MEMORY.items():

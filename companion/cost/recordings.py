@@ -14,6 +14,7 @@ import pandas as pd
 
 from companion import words
 from companion.tables import MODEL_NAMES
+from varreg.checks import check_choice
 from varreg.lab.ledger import Ledger, default_results
 
 #: The ledgers in ``results/benchmarks``, each with the columns that say what a row is about.
@@ -149,8 +150,7 @@ def read(question: str, results: str | Path | None = None) -> list[Recordings]:
         >>> read("overhead", results="no-such-folder")
         []
     """
-    if question not in QUESTIONS:
-        raise ValueError(f"question is {question!r}; allowed are {', '.join(QUESTIONS)}")
+    check_choice("question", question, QUESTIONS)
     folder = Path(results) if results is not None else default_results()
     ledger = Ledger(question, folder / "benchmarks")
     return grouped(question, ledger.runs(), ledger.curves())

@@ -19,6 +19,7 @@ from types import ModuleType
 
 from torch import Tensor
 
+from varreg.checks import check_choice
 from varreg.lab.columns import digest
 from varreg.lab.datasets import Dataset
 from varreg.lab.runs import Trained, provenance
@@ -94,8 +95,7 @@ def units(probe: str) -> list[Unit]:
     Raises:
         ValueError: If there is no such probe.
     """
-    if probe not in PROBES:
-        raise ValueError(f"probe is {probe!r}; allowed are {', '.join(PROBES)}")
+    check_choice("probe", probe, PROBES)
     return [Unit(probe, tuple(setting.items())) for setting in _module(probe).SETTINGS]
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from companion.probes import Measured, answers, every
 from companion.studies.grid import DATASETS, MODELS
-from varreg.lab.datasets import Dataset, Subset
+from varreg.checks import check_choice
+from varreg.lab.datasets import Dataset
 from varreg.lab.runs import RunSpec, load_data, train_run
 
 TRAINING = ("all images", "without the test lesions", "without as many others")
@@ -42,7 +43,8 @@ def measure(model: str, training: str, seed: int, **where: str | Path | None) ->
     spec = RunSpec(study="leakage", method="baseline", model=model, seed=seed, **settings)
     data = load_data(spec, where.get("root"))
     chosen = kept(data, training, seed)
-    run = train_run(spec, **where, data=_with_training(data, chosen))
+    learned = dataclasses.replace(data, train=data.train.rows(chosen))
+    run = train_run(spec, **where, data=learned)
     logits, labels = answers(run, "test")
     seen = torch.isin(data.test.groups, data.train.groups)
     details = every(label=range(data.n_outputs), seen=(0, 1))
@@ -65,8 +67,7 @@ def kept(data: Dataset, training: str, seed: int) -> Tensor:
     Raises:
         ValueError: If there is no such training set.
     """
-    if training not in TRAINING:
-        raise ValueError(f"training is {training!r}; allowed are {', '.join(TRAINING)}")
+    check_choice("training", training, TRAINING)
     labels, lesion_in_test = data.train.labels, torch.isin(data.train.groups, data.test.groups)
     out = torch.zeros(len(labels), dtype=torch.bool)
     if training == TRAINING[1]:
@@ -78,9 +79,3 @@ def kept(data: Dataset, training: str, seed: int) -> Tensor:
             count = int((lesion_in_test & (labels == label)).sum())
             out[others[torch.randperm(len(others), generator=draw)[:count]]] = True
     return torch.nonzero(~out).view(-1)
-
-
-def _with_training(data: Dataset, rows: Tensor) -> Dataset:
-    train = data.train
-    subset = Subset(train.images.index_select(0, rows), train.labels[rows], train.groups[rows])
-    return dataclasses.replace(data, train=subset)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
@@ -13,7 +12,7 @@ from scipy import stats
 from companion import published, style, tables, words
 from companion.predictions import METHODS
 from companion.published import CHEST_IMAGES, RELEASED_LOG
-from companion.style import COLORS, WIDTH
+from companion.style import COLORS
 from varreg.lab.statistics import wilson
 
 TOTAL = sum(CHEST_IMAGES["test"])
@@ -173,9 +172,7 @@ def figure(studies: Mapping[str, pd.DataFrame]) -> Figure:
         studies: Title of a panel -> rows of the study ``chest_paper`` or ``chest``.
     """
     panels = 1 + len(studies)
-    figure, axes = plt.subplots(
-        panels, 1, figsize=(WIDTH, 1.9 * panels + 0.5), sharex=True, squeeze=False
-    )
+    figure, axes = style.panels(panels, 1, 1.9 * panels + 0.5, sharex=True)
     top, *rest = axes[:, 0]
     for place, method, right, low, high in released().itertuples():
         top.plot([low, high], [place, place], color=COLORS[method], lw=2.6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -12,7 +11,6 @@ from matplotlib.figure import Figure
 
 from companion import style, tables, words
 from companion.probes.bits import unpack
-from companion.style import WIDTH
 from varreg.lab.methods import BLUE, RED
 from varreg.lab.statistics import mean_interval, paired_difference
 
@@ -91,8 +89,9 @@ def choice_shares(rows: pd.DataFrame, draws: int = 10_000) -> pd.DataFrame:
     parts = []
     for (mode, seed), group in [] if rows.empty else rows.groupby(["mode", "seed"], sort=False):
         group = group.sort_values("place")
-        right, labels = _bits(group)
-        hits = small_searches(right, labels, draws=draws, seed=int(seed))
+        count, whose = int(group["val_images"].iloc[0]), str(group["val_labels"].iloc[0])
+        right = np.array([unpack(str(text), count) for text in group["val_right"]])
+        hits = small_searches(right, unpack(whose, count), draws=draws, seed=int(seed))
         scores = {
             "small": (hits, first_best),
             "small_random": (hits, best_at_random),
@@ -217,9 +216,7 @@ def search_places(
     """
     if rows.empty:
         return style.empty()
-    figure, axes = plt.subplots(
-        len(metrics), 1, figsize=(WIDTH, 2.35 * len(metrics) + 0.9), sharex=True, squeeze=False
-    )
+    figure, axes = style.panels(len(metrics), 1, 2.35 * len(metrics) + 0.9, sharex=True)
     for ax, metric in zip(axes[:, 0], metrics, strict=True):
         ax.set_ylabel(words.capital(tables.METRIC_NAMES[metric]).replace(" ", "\n", 1))
         for mode, color in MODE_COLORS.items():
@@ -249,9 +246,7 @@ def choice_heat(shares: pd.DataFrame) -> Figure:
     if shares.empty:
         return style.empty()
     modes = [mode for mode in MODE_COLORS if mode in set(shares["mode"])]
-    figure, axes = plt.subplots(
-        1, len(modes), figsize=(WIDTH + 1.0, 6.4), sharey=True, squeeze=False
-    )
+    figure, axes = style.panels(1, len(modes), 6.4, wider=1.0, sharey=True)
     wide = 100 * shares.pivot_table(
         index=["place", *tables.SETTING], columns=["mode", "rule"], values="share"
     )
@@ -268,13 +263,6 @@ def choice_heat(shares: pd.DataFrame) -> Figure:
     axes[0, 0].set_yticklabels(labels, rotation=0)
     axes[0, 0].set_ylabel("Weight, ratio, lambda, in the order of the search")
     return figure
-
-
-def _bits(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """What each combination has right, and the labels."""
-    count = int(rows["val_images"].iloc[0])
-    right = np.array([unpack(str(text), count) for text in rows["val_right"]])
-    return right, unpack(str(rows["val_labels"].iloc[0]), count)
 
 
 def _shared(scores: np.ndarray) -> np.ndarray:

@@ -29,27 +29,19 @@ def decomposition() -> pd.DataFrame:
     """
     rows = []
     for number in (*published.NUMBERS, *published.SHOWN):
-        if (number.method, number.metric) != ("penalized", "loss"):
-            continue
-        baseline = published.find(
-            number.experiment, "baseline", "loss", source=number.source, split=number.split
-        ).value
-        rows.append(
-            {
-                "experiment": number.experiment,
-                "split": number.split,
-                "source": number.source,
-                "baseline": baseline,
-                "total": number.value,
-                "printed": number.value / baseline - 1,
-                "most": number.comparable,
-                "least_drop": number.comparable / baseline - 1,
-                "left": number.value - published.LAMBDA["penalized"] * baseline,
-            }
-        )
+        if (number.method, number.metric) == ("penalized", "loss"):
+            where = {"source": number.source, "split": number.split}
+            baseline = published.find(number.experiment, "baseline", "loss", **where)
+            rows.append(vars(number) | {"baseline": baseline.value, "most": number.comparable})
     # A stable sort: the sources keep their order.
     rows.sort(key=lambda row: (row["experiment"], list(SPLIT_NAMES).index(row["split"])))
-    return pd.DataFrame(rows)
+    names = ["experiment", "split", "source", "baseline", "total", "most"]
+    table = pd.DataFrame(rows).rename(columns={"value": "total"})[names]
+    return table.assign(
+        printed=table["total"] / table["baseline"] - 1,
+        least_drop=table["most"] / table["baseline"] - 1,
+        left=table["total"] - published.LAMBDA["penalized"] * table["baseline"],
+    )
 
 
 def variance(

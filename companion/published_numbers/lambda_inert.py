@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -14,7 +13,6 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from companion import style, tables, words
-from companion.style import WIDTH
 from varreg.features import FeatureTap
 from varreg.lab.datasets import phantom
 from varreg.lab.methods import BLUE
@@ -187,9 +185,7 @@ def figure(epochs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figure:
         return style.empty()
     families = epochs.groupby("family", sort=False)
     lines = (len(families) + 2) // 2  # two panels a line, and one for the legend
-    figure, axes = plt.subplots(
-        lines, 2, figsize=(WIDTH, 2.0 * lines + 0.4), sharex=True, squeeze=False
-    )
+    figure, axes = style.panels(lines, 2, 2.0 * lines + 0.4, sharex=True)
     for ax in axes.flat[len(families) :]:
         ax.set_axis_off()
     layers = dict(zip(sorted(epochs["lambda_"].unique()), LAYERS, strict=False))

@@ -194,14 +194,10 @@ def figure(effects: pd.DataFrame) -> Figure:
     ax.axvline(0, color="black", lw=1)
     shifts = {"paper_cnn": -0.12, "small_cnn": 0.12}
     for row in effects[effects["quantity"].isin(names)].itertuples():
-        color, marker = NETWORKS[row.model]
         y = list(names).index(row.quantity) + shifts[row.model]
-        style.bar(ax, row.interval, y, 2.2, color=color, marker=marker, ms=7)
+        style.bar(ax, row.interval, y, 2.2, ms=7, **NETWORKS[row.model])
     style.rows(ax, list(names.values()))
     ax.set_xlabel("Difference in test accuracy")
-    marks = {
-        tables.MODEL_NAMES[model]: {"color": color, "marker": marker}
-        for model, (color, marker) in NETWORKS.items()
-    }
+    marks = {tables.MODEL_NAMES[model]: look for model, look in NETWORKS.items()}
     style.legend(figure, marks, ncols=2, handletextpad=0.4)
     return figure

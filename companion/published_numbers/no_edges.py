@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -14,7 +13,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from companion import style, tables, verdicts, words
-from companion.style import NETWORKS, PALE, WIDTH
+from companion.style import NETWORKS, PALE
 from varreg.lab.augment import shuffle_blocks
 from varreg.lab.methods import GREY
 from varreg.lab.models import PaperCNN, SmallCNN
@@ -150,9 +149,7 @@ def figure(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     if found.empty:
         return style.empty()
     models = [name for name in NETWORKS if name in set(runs["model"])]
-    figure, axes = plt.subplots(
-        len(metrics), 1, figsize=(WIDTH, 1.35 * len(metrics) + 0.6), squeeze=False
-    )
+    figure, axes = style.panels(len(metrics), 1, 1.35 * len(metrics) + 0.6)
     for ax, metric in zip(axes[:, 0], metrics, strict=True):
         name = tables.METRIC_NAMES[metric]
         side = "higher" if tables.better(metric) > 0 else "lower"
@@ -161,12 +158,12 @@ def figure(runs: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         ax.axvline(0, color="black", lw=1)
         for row in found[found["metric"] == metric].itertuples():
             y = models.index(row.model)
-            color, marker = NETWORKS[row.model]
+            look = NETWORKS[row.model]
             mine = runs[runs["model"] == row.model]
             wide = mine.pivot(index="seed", columns="method", values=metric).dropna()
             pairs = wide[SHUFFLED] - wide[IN_PLACE]
-            ax.plot(pairs, np.full(len(pairs), y + 0.27), ".", color=color, alpha=0.6, ms=7)
-            style.bar(ax, row.change, y, 2.6, color=color, marker=marker, ms=7.5)
+            ax.plot(pairs, np.full(len(pairs), y + 0.27), ".", color=look["color"], alpha=0.6, ms=7)
+            style.bar(ax, row.change, y, 2.6, ms=7.5, **look)
         style.rows(ax, [words.capital(tables.MODEL_NAMES[name]) for name in models], below=0.4)
     axes[-1, 0].set_xlabel("Shuffled minus in place")
     marks = {

@@ -124,16 +124,16 @@ def figure(rows: pd.DataFrame) -> Figure:
     noise.set_xlabel("Sampling ratio")
     theory = with_theory(rows)
     marks = {}
-    for model, (color, marker) in NETWORKS.items():
-        mine = theory[theory["model"] == model]
-        if mine.empty:
+    for model, network in NETWORKS.items():
+        if (mine := theory[theory["model"] == model]).empty:
             continue
-        noise.plot(mine["ratio"], mine["gradient_noise"], marker, color=color, ms=6, alpha=0.75)
-        noise.plot(mine["ratio"], mine["comb_noise"], marker, color=color, ms=6, mfc="white")
+        look, line = network | {"ls": ""}, {"color": network["color"], "lw": 1.6}
+        noise.plot(mine["ratio"], mine["gradient_noise"], ms=6, alpha=0.75, **look)
+        noise.plot(mine["ratio"], mine["comb_noise"], ms=6, mfc="white", **look)
         curve = mine.groupby("ratio")["predicted"].mean()
-        noise.plot(curve.index, curve, color=color, lw=1.6)
-        noise.axhline(mine["batch_noise"].mean(), color=color, lw=1.6, ls=":")
-        marks[tables.MODEL_NAMES[model]] = {"color": color, "marker": marker, "ls": ""}
+        noise.plot(curve.index, curve, **line)
+        noise.axhline(mine["batch_noise"].mean(), ls=":", **line)
+        marks[tables.MODEL_NAMES[model]] = look
     noise.set_xscale("log")
     noise.set_yscale("log")
     ratios = sorted(theory["ratio"].unique())

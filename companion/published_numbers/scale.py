@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 
 from companion import style, tables, words
 from companion.probes.norms import variance_parts
-from companion.style import NETWORKS, WIDTH
+from companion.style import NETWORKS
+from varreg.checks import check_range
 from varreg.lab.methods import BLUE, GREEN, RED
 from varreg.lab.models import PaperCNN, SmallCNN
 from varreg.lab.statistics import Interval
@@ -61,8 +61,7 @@ def rescale(model: PaperCNN | SmallCNN, factor: float) -> PaperCNN | SmallCNN:
         >>> torch.equal(twice(images), model(images))
         True
     """
-    if not 0 < factor < math.inf:
-        raise ValueError(f"factor is {factor}; it must be positive and finite")
+    check_range("factor", factor, ends="()")
     scaled = copy.deepcopy(model)
     last = [layer for layer in scaled.features if isinstance(layer, nn.Conv2d)][-1]
     with torch.no_grad():
@@ -134,8 +133,8 @@ def figure(rows: pd.DataFrame) -> Figure:
     if rows.empty:
         return style.empty()
     models = [name for name in NETWORKS if name in set(rows["model"])]
-    size = (WIDTH + 0.2, 1.85 * len(NORMS) + 0.6)
-    figure, axes = plt.subplots(len(NORMS), len(models), figsize=size, sharex=True, squeeze=False)
+    shape = len(NORMS), len(models), 1.85 * len(NORMS) + 0.6
+    figure, axes = style.panels(*shape, wider=0.2, sharex=True)
     looks = dict(zip(sorted(rows["variance_weight"].unique()), WEIGHT_STYLES, strict=False))
     for line, (column, name) in zip(axes, NORMS.items(), strict=True):
         line[0].set_ylabel(name.replace(" ", "\n", 1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from varreg.checks import check_choice
 from varreg.lab.runs import RunSpec
 
 REPRODUCTION = (
@@ -50,7 +51,6 @@ def specs(study: str, **fields: object) -> list[RunSpec]:
         MissingRunsError: If the study needs the weight that ``grid`` chooses, and ``grid`` is
             not recorded.
     """
-    if study not in STUDIES:
-        raise ValueError(f"study is {study!r}; allowed are {', '.join(STUDIES)}")
+    check_choice("study", study, STUDIES)
     listed = import_module(f"companion.studies.{study}").specs()
     return [spec for spec in listed if fields.items() <= vars(spec).items()]

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from companion.studies.chest_paper import KERAS
+from companion import stated
+from companion.studies import chest_paper, skin_paper
 from varreg.lab.runs import RunSpec
-from varreg.loss import PUBLISHED
 
+PROTOCOLS = {"chest": chest_paper, "skin": skin_paper}
 SEEDS = range(5)
 AS_RELEASED = "as released"
-LEARNING_RATES = {"released": KERAS["learning_rate"], "paper": 1e-3}
+LEARNING_RATES = {"released": chest_paper.KERAS["learning_rate"], "paper": 1e-3}
 """The two learning rates that every alternative is run with."""
 
 
@@ -41,56 +42,11 @@ class Alternative:
     settings: dict[str, object]
 
 
-RELEASED = {
-    "chest": {"dataset": "chest_xray", "patience": 5, "epochs": (25, 30)},
-    "skin": {"dataset": "ham10000", "split": "paper", "patience": 2, "epochs": (10, 10)},
-}
-
-TEXT, NOTEBOOKS, OPEN = "paper or report", "released notebooks", "left open"
-
-BOTH = (
-    ("learning rate", "0.001", TEXT, {"learning_rate": LEARNING_RATES["paper"]}),
-    ("early stopping", "patience 25", TEXT, {"patience": 25}),
-    (
-        "early stopping",
-        "on the unscaled cross-entropy",
-        OPEN,
-        {"monitor": "cross_entropy"},
-    ),
-    ("preprocessing", "contrast enhanced", TEXT, {"equalize": True}),
-    ("preprocessing", "standardized", OPEN, {"normalize": "standard"}),
-    (
-        "framework",
-        "PyTorch's initial weights and epsilon",
-        OPEN,
-        {"init": "default", "adam_epsilon": 1e-8},
-    ),
-)
-
 ALTERNATIVES = tuple(
-    Alternative(experiment, topic, choice, source, settings)
-    for experiment, alternatives in {
-        "chest": (
-            ("protocol", AS_RELEASED, NOTEBOOKS, {}),
-            *BOTH,
-            ("epochs", "25 baseline, 20 penalized", TEXT, {"epochs": (25, 20)}),
-            ("epochs", "25 for both", OPEN, {"epochs": (25, 25)}),
-            (
-                "split",
-                "PneumoniaMNIST's, 524 validation images",
-                OPEN,
-                {"dataset": "pneumoniamnist"},
-            ),
-        ),
-        "skin": (
-            ("protocol", AS_RELEASED, NOTEBOOKS, {}),
-            *BOTH,
-            ("epochs", "25", TEXT, {"epochs": (25, 25)}),
-            ("depth", "a third pair of convolutions", TEXT, {"model": "paper_cnn_deep"}),
-            ("split", "by lesion", OPEN, {"split": "lesion"}),
-        ),
-    }.items()
-    for topic, choice, source, settings in alternatives
+    Alternative(experiment, *(entry[name] for name in ("topic", "choice", "source", "settings")))
+    for experiment in PROTOCOLS
+    for entry in stated("studies/ambiguities")["alternative"]
+    if experiment in entry["experiments"]
 )
 """All alternatives; the released protocol itself is the first of each experiment."""
 
@@ -125,12 +81,9 @@ def _runs() -> list[tuple[RunSpec, Alternative, str]]:
 
 
 def _spec(alternative: Alternative, rate: str, place: int, method: str, seed: int) -> RunSpec:
-    settings = KERAS | {"size": 28, "learning_rate": LEARNING_RATES[rate]}
-    settings |= RELEASED[alternative.experiment] | alternative.settings
-    if method == "penalized":
-        settings |= PUBLISHED
-    own = {
-        name: value[place] if isinstance(value, tuple) else value
-        for name, value in settings.items()
-    }
-    return RunSpec(study="ambiguities", method=method, seed=seed, **own)
+    released = PROTOCOLS[alternative.experiment]
+    settings = released.RELEASED | released.METHODS[method]
+    settings |= {"size": 28, "learning_rate": LEARNING_RATES[rate]}
+    for name, value in alternative.settings.items():
+        settings[name] = value[place] if isinstance(value, list) else value
+    return RunSpec(study="ambiguities", method=method, seed=seed, **settings)

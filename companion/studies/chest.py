@@ -1,5 +1,6 @@
 """Chest images at 28 px: the sound version of Tables I and II, with paired seeds."""
 
+from companion.probes import every
 from companion.studies.grid import DATASETS, MODELS, paired_methods
 from varreg.lab.runs import RunSpec
 
@@ -15,15 +16,7 @@ def specs() -> list[RunSpec]:
         model: paired_methods("pneumoniamnist", model) | {"augmented": {}} for model in MODELS
     }
     return [
-        RunSpec(
-            study="chest",
-            method=method,
-            model=model,
-            seed=seed,
-            **DATASETS["pneumoniamnist"],
-            **settings,
-        )
-        for seed in SEEDS
-        for model in MODELS
-        for method, settings in methods[model].items()
+        RunSpec(study="chest", method=method, **each, **DATASETS["pneumoniamnist"], **settings)
+        for each in every(seed=SEEDS, model=MODELS)
+        for method, settings in methods[each["model"]].items()
     ]

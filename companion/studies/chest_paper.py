@@ -21,6 +21,7 @@ KERAS = {
 }
 """What both released notebooks share, Keras's defaults among it."""
 
+RELEASED = KERAS | {"dataset": "chest_xray", "patience": 5}
 METHODS = {
     "baseline": {"epochs": 25},
     "penalized": {"epochs": 30, **PUBLISHED},
@@ -31,15 +32,7 @@ METHODS = {
 def specs() -> list[RunSpec]:
     """List the runs, seed by seed."""
     return [
-        RunSpec(
-            study="chest_paper",
-            dataset="chest_xray",
-            method=method,
-            seed=seed,
-            patience=5,
-            **KERAS,
-            **settings,
-        )
+        RunSpec(study="chest_paper", method=method, seed=seed, **RELEASED, **settings)
         for seed in SEEDS
         for method, settings in METHODS.items()
     ]

@@ -5,6 +5,7 @@ the 4 x 4 blocks of every image, in the same way for all, leaves it as much to l
 network of 3x3 kernels loses what spans two blocks.
 """
 
+from companion.probes import every
 from companion.studies.grid import DATASETS, MODELS
 from varreg.lab.runs import RunSpec
 
@@ -14,15 +15,6 @@ SEEDS = range(10)
 def specs() -> list[RunSpec]:
     """List the runs, seed by seed; images as they are and shuffled have the same seeds."""
     return [
-        RunSpec(
-            study="edges",
-            method="baseline",
-            model=model,
-            seed=seed,
-            shuffle_blocks=shuffled,
-            **DATASETS["pneumoniamnist"],
-        )
-        for seed in SEEDS
-        for model in MODELS
-        for shuffled in (False, True)
+        RunSpec(study="edges", method="baseline", **each, **DATASETS["pneumoniamnist"])
+        for each in every(seed=SEEDS, model=MODELS, shuffle_blocks=(False, True))
     ]

@@ -7,10 +7,9 @@ The studies ``chest`` and ``skin`` train with the best weight above zero, althou
 candidate and sometimes wins.
 """
 
-from itertools import product
-
 import pandas as pd
 
+from companion.probes import every
 from varreg.lab.ledger import Ledger
 from varreg.lab.runs import MissingRunsError, RunSpec
 from varreg.loss import PUBLISHED
@@ -39,24 +38,16 @@ MODELS = ("paper_cnn", "small_cnn")
 
 def specs() -> list[RunSpec]:
     """List the runs, seed by seed: first the wide range, then the paper's twelve."""
-    wide = [(model, {"variance_weight": weight}) for model in MODELS for weight in WEIGHTS]
-    twelve = [
-        ("paper_cnn", dict(zip(PAPER_GRID, values, strict=True)))
-        for values in product(*PAPER_GRID.values())
-    ]
+    wide = every(model=MODELS, variance_weight=WEIGHTS)
+    twelve = every(model=MODELS[:1], **PAPER_GRID)
+    for each in (*wide, *twelve):
+        each["method"] = "penalized" if each["variance_weight"] else "baseline"
     return [
-        RunSpec(
-            study="grid",
-            method="penalized" if setting["variance_weight"] else "baseline",
-            model=model,
-            seed=seed,
-            **data,
-            **setting,
-        )
+        RunSpec(study="grid", seed=seed, **data, **each)
         for search in (wide, twelve)
         for seed in SEEDS
         for data in DATASETS.values()
-        for model, setting in search
+        for each in search
     ]
 
 

@@ -25,19 +25,11 @@ FAMILIES = {
 
 def specs() -> list[RunSpec]:
     """List the runs, seed by seed."""
-    settings = DATASETS["pneumoniamnist"] | {"epochs": 8}
+    settings = DATASETS["pneumoniamnist"] | {"epochs": 8, "model": "small_cnn"}
+    settings |= {"study": "inert_lambda", "method": "penalized"}
     return [
-        RunSpec(
-            study="inert_lambda",
-            method="penalized",
-            model="small_cnn",
-            seed=seed,
-            variance_weight=RATIO * lambda_,
-            lambda_=lambda_,
-            **settings,
-            **optimizer,
-        )
+        RunSpec(seed=seed, lambda_=each, variance_weight=RATIO * each, **settings, **optimizer)
         for seed in SEEDS
         for optimizer in FAMILIES.values()
-        for lambda_ in LAMBDAS
+        for each in LAMBDAS
     ]

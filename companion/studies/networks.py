@@ -6,6 +6,7 @@ and a small vision transformer.
 
 from __future__ import annotations
 
+from companion.probes import every
 from companion.studies.few_images import METHODS, settings
 from varreg.lab.runs import RunSpec
 
@@ -25,8 +26,6 @@ NETWORKS = (
 def specs() -> list[RunSpec]:
     """List the runs, seed by seed."""
     return [
-        settings(STUDY, "breastmnist", name, seed, model=model)
-        for seed in SEEDS
-        for model in NETWORKS
-        for name in METHODS
+        settings(STUDY, "breastmnist", **each)
+        for each in every(seed=SEEDS, model=NETWORKS, name=METHODS)
     ]

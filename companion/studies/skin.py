@@ -1,5 +1,6 @@
 """Skin images at 28 px: the sound version of Tables III and IV, with paired seeds."""
 
+from companion.probes import every
 from companion.studies.grid import DATASETS, MODELS, paired_methods
 from varreg.lab.runs import RunSpec
 
@@ -14,16 +15,7 @@ def specs() -> list[RunSpec]:
     """
     methods = {model: paired_methods("ham10000", model) for model in MODELS}
     return [
-        RunSpec(
-            study="skin",
-            method=method,
-            model=model,
-            seed=seed,
-            **(DATASETS["ham10000"] | {"split": split}),
-            **settings,
-        )
-        for seed in SEEDS
-        for model in MODELS
-        for split in SPLITS
-        for method, settings in methods[model].items()
+        RunSpec(study="skin", method=method, **DATASETS["ham10000"] | each, **settings)
+        for each in every(seed=SEEDS, model=MODELS, split=SPLITS)
+        for method, settings in methods[each["model"]].items()
     ]

@@ -8,23 +8,14 @@ from varreg.lab.runs import RunSpec
 from varreg.loss import PUBLISHED
 
 SEEDS = range(10)
+RELEASED = KERAS | {"dataset": "ham10000", "split": "paper", "epochs": 10, "patience": 2}
 METHODS = {"baseline": {}, "penalized": PUBLISHED}
 
 
 def specs() -> list[RunSpec]:
     """List the runs, seed by seed."""
     return [
-        RunSpec(
-            study="skin_paper",
-            dataset="ham10000",
-            split="paper",
-            method=method,
-            seed=seed,
-            epochs=10,
-            patience=2,
-            **KERAS,
-            **settings,
-        )
+        RunSpec(study="skin_paper", method=method, seed=seed, **RELEASED, **settings)
         for seed in SEEDS
         for method, settings in METHODS.items()
     ]

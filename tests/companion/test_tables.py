@@ -110,9 +110,8 @@ def test_tables_without_runs_say_so():
     for table in (
         tables.levels_table(EMPTY, ["test_accuracy"]),
         tables.differences_table(EMPTY, ["test_accuracy"]),
-        tables.settings_table(EMPTY),
         tables.choices_table(EMPTY),
-        tables.hindsight_table(EMPTY),
+        tables.hindsight(EMPTY),
     ):
         assert "No run is recorded yet" in tables.to_html(table)
     assert tables.cost(EMPTY)["runs"] == 0
@@ -164,9 +163,9 @@ def test_a_seed_that_lacks_a_setting_takes_no_part_in_the_choice():
     assert tables.chosen_weights(stopped, ["pneumoniamnist"]) == {"paper_cnn": 1.0}
     (row,) = tables.choices(stopped).to_dict("records")
     assert (row["seeds"], row["lead"].n, row["gain"].n) == (2, 2, 2)
-    (row,) = tables.hindsight(stopped).to_dict("records")
-    assert {row["seeds"], *(row[metric].n for metric in tables.HINDSIGHT_METRICS)} == {2}
-    with pytest.raises(ValueError, match="seed 0 has a setting more than once"):
+    found = tables.hindsight(stopped)
+    assert {*found["seeds"], *(change.n for change in found["change"])} == {2}
+    with pytest.raises(ValueError, match=r"variance_weight .* has seed 0 more than once"):
         tables.crossfit_difference(pd.concat([wide, wide]), "val_auroc", tables.NO_PENALTY)
 
 
@@ -196,18 +195,17 @@ def test_crossfit_difference_is_that_of_a_loop():
 
 def test_hindsight_names_its_seeds_its_candidates_and_its_price():
     wide, _ = tables.split_grid(grid([(1.0, 1.0, 1.0)], test_best=(100.0, 1.0, 1.0)))
-    (row,) = tables.hindsight(wide).to_dict("records")
-    assert (row["weight"], row["candidates"], row["seeds"]) == (100.0, 4, 3)
-    for metric in tables.HINDSIGHT_METRICS:
-        mine = wide.pivot(index="seed", columns="variance_weight", values=metric)
-        assert row[metric] == paired_difference(mine[100.0], mine[0.0])
-    assert row["test_cross_entropy"].mean < -0.09
-    table = tables.hindsight_table(wide)
-    assert table["Metric"].tolist() == [tables.METRIC_NAMES[m] for m in tables.HINDSIGHT_METRICS]
+    table = tables.hindsight(wide)
+    assert table["metric"].tolist() == tables.HINDSIGHT_METRICS
+    for found in table.to_dict("records"):
+        assert (found["weight"], found["candidates"], found["seeds"]) == (100.0, 4, 3)
+        mine = wide.pivot(index="seed", columns="variance_weight", values=found["metric"])
+        assert found["change"] == paired_difference(mine[100.0], mine[0.0])
+    assert table["change"][0].mean < -0.09
     none, _ = tables.split_grid(grid([(1.0, 1.0, 1.0)], test_best=tables.NO_PENALTY))
-    table = tables.hindsight_table(none)
-    assert set(table["Best on test"]) == {"no penalty"}
-    assert set(table["Change"]) == {"\u2013"}
+    table = tables.hindsight(none)
+    assert set(table["weight"]) == {0.0}
+    assert set(table["change"]) == {None}
 
 
 def test_choice_agrees_with_the_study_that_trains_with_it(tmp_path):
@@ -248,10 +246,9 @@ def test_html_escapes_text_and_keeps_links():
 
 
 def test_cost_adds_up():
-    studies = {"chest": study({"baseline": 0.0}), "skin": EMPTY}
-    table = tables.cost_table(studies)
-    assert table["Runs"].tolist() == [10, 0]
-    assert table["Hours in all"].tolist() == ["0.1", "0.0"]
+    costs = [tables.cost(runs) for runs in (study({"baseline": 0.0}), EMPTY)]
+    assert [cost["runs"] for cost in costs] == [10, 0]
+    assert [f"{cost['hours']:.1f}" for cost in costs] == ["0.1", "0.0"]
 
 
 def test_split_and_model_filters():

@@ -95,7 +95,7 @@ def test_mixup_mixes_images_and_labels_by_one_share():
     assert torch.equal(counted, labels)
     torch.testing.assert_close(target @ images, mixed)
     assert (target.argmax(1) == labels).all()
-    with pytest.raises(ValueError, match="alpha is 0; it must be above 0"):
+    with pytest.raises(ValueError, match="alpha is 0; it must be finite and greater than 0"):
         mixup(images, labels, random, alpha=0)
 
 

@@ -153,8 +153,8 @@ def test_five_thousand_images_take_seconds():
     [
         ({"n": 0}, "n is 0; at least one"),
         ({"size": 15}, "size is 15; .*any size from 16"),
-        ({"n_classes": 3}, "n_classes is 3; allowed are 2 and 7"),
-        ({"channels": 2}, "channels is 2; allowed are 1 and 3"),
+        ({"n_classes": 3}, "n_classes is 3; allowed are 2, 7"),
+        ({"channels": 2}, "channels is 2; allowed are 1, 3"),
         ({"spurious": 1.1}, "spurious is 1.1"),
         ({"spurious": -0.1}, "spurious is -0.1"),
         ({"spurious": float("nan")}, "spurious is nan"),

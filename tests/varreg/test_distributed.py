@@ -35,7 +35,9 @@ from varreg.lab.methods import METHODS
 
 WIDTH, CLASSES, CENTERS = 5, 3, torch.arange(15.0).sin().reshape(3, 5).double()
 PENALTIES: dict[str, Callable[..., Tensor]] = {
-    name: getattr(penalties, name) for name in penalties.__all__
+    name: function
+    for name, function in vars(penalties).items()
+    if getattr(function, "__module__", "") == penalties.__name__ and not name.startswith("_")
 } | {
     "feature_variance": feature_variance,
     "class-wise": partial(penalties.within_class_variance, equal_classes=True),

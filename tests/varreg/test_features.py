@@ -550,7 +550,7 @@ def test_monai_resnet18():
         (
             network(),
             {"capture": "weights"},
-            "capture is 'weights'; allowed are 'input' and 'output'",
+            "capture is 'weights'; allowed are input, output",
         ),
         (network(), {"layer": 4}, "Sequential has no layer 4; it has 0, 1, 2, 3, 4"),
     ],

@@ -309,7 +309,7 @@ def test_shows_its_parameters():
         (lambda value: WarmUp(value), "weight", "finite and at least 0"),
         (lambda value: GradientRatio(smoothing=value), "smoothing", r"lie in \[0, 1\)"),
         (lambda value: RunningQuantile(smoothing=value), "smoothing", r"lie in \[0, 1\)"),
-        (lambda value: RunningQuantile(quantile=value), "quantile", "0 to 1"),
+        (lambda value: RunningQuantile(quantile=value), "quantile", r"lie in \[0, 1\]"),
     ],
 )
 def test_parameters_outside_their_range(make, name, allowed):

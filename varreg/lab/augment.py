@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["equalize", "mixup", "shuffle_blocks", "two_views", "zoom_and_shift"]
+from varreg.checks import check_range
 
 
 def zoom_and_shift(
@@ -99,8 +99,7 @@ def mixup(
         >>> mixed.sum(1).tolist()
         [1.0, 1.0]
     """
-    if not alpha > 0:
-        raise ValueError(f"alpha is {alpha}; it must be above 0")
+    check_range("alpha", alpha, ends="()")
     # Beta from two gammas by Marsaglia and Tsang's method, which torch draws with a generator.
     gammas = torch._standard_gamma(torch.full((2,), float(alpha)), generator=generator)
     share = (gammas / gammas.sum()).max().item() if gammas.sum() > 0 else 1.0

@@ -12,8 +12,6 @@ from torch import Tensor
 from varreg.checks import Task
 from varreg.lab.metrics import checked, confidence_bins, cross_entropy
 
-__all__ = ["LARGEST", "fit_temperature", "reliability_curve"]
-
 #: Temperatures between one over this and this are tried.
 LARGEST = 100.0
 

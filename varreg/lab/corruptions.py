@@ -16,9 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from varreg.checks import check_integer
-
-__all__ = ["CORRUPTIONS", "corrupt", "corrupted"]
+from varreg.checks import check_choice, check_integer
 
 #: Parameters of the five severities.
 CORRUPTIONS = {
@@ -57,8 +55,7 @@ def corrupt(images: Tensor, name: str, severity: int) -> Tensor:
         >>> corrupt(grey, "brightness", 1).unique().tolist()  # 100 + 0.08 x 255
         [120]
     """
-    if name not in CORRUPTIONS:
-        raise ValueError(f"corruption is {name!r}; allowed are {', '.join(CORRUPTIONS)}")
+    check_choice("corruption", name, CORRUPTIONS)
     check_integer("severity", severity, 1, 5)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(

@@ -48,8 +48,6 @@ from varreg.variance import draw_features
 if TYPE_CHECKING:
     from varreg.lab.datasets import Dataset
 
-__all__ = ["can_ensemble", "fit_ensemble", "predict_ensemble"]
-
 # What needs no weights and treats every channel alike, so that it may see all members at once.
 CHANNELWISE = (nn.AvgPool2d, nn.Flatten, nn.Identity, nn.MaxPool2d, nn.ReLU)
 

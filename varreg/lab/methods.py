@@ -29,8 +29,6 @@ from varreg.variance import feature_variance
 if TYPE_CHECKING:
     from varreg.lab.datasets import Dataset
 
-__all__ = ["METHODS", "Changes", "Method"]
-
 #: Okabe and Ito's colour-blind safe palette, by what a method changes.
 GREY, RED, GREEN, BLUE = "#565656", "#D55E00", "#009E73", "#0072B2"
 PINK, ORANGE, SKY, BLACK = "#CC79A7", "#E69F00", "#56B4E9", "#000000"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -13,22 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from varreg import loss
-from varreg.checks import Task, check_target
-
-__all__ = [
-    "METRICS",
-    "RELIABILITY_METRICS",
-    "accuracy",
-    "auroc",
-    "auroc_pseudovalues",
-    "brier",
-    "classification_metrics",
-    "cross_entropy",
-    "expected_calibration_error",
-    "keras_auc",
-    "reliability_metrics",
-    "risk_coverage",
-]
+from varreg.checks import Task, check_integer, check_target
 
 METRICS = (
     "cross_entropy",
@@ -305,8 +289,7 @@ def keras_auc(scores: np.ndarray, truth: np.ndarray, thresholds: int = 200) -> f
         raise ValueError("scores must be probabilities in [0, 1]; apply a sigmoid or softmax")
     if not np.isin(truth, (0, 1)).all():
         raise ValueError("truth must hold nothing but 0 and 1; give classes as one-hot labels")
-    if thresholds < 2:
-        raise ValueError(f"thresholds is {thresholds}; it must be 2 or more")
+    check_integer("thresholds", thresholds, 2)
     # Positive is what lies above a threshold, in single precision as in Keras; 0 lies above the
     # first one, which Keras moves below 0.
     above = np.ceil(scores.astype(np.float32).ravel() * np.float32(thresholds - 1)).astype(int)
@@ -368,8 +351,7 @@ def confidence_bins(
     Raises:
         ValueError: If ``bins`` is not an integer of 1 or more.
     """
-    if not isinstance(bins, Integral) or bins < 1:
-        raise ValueError(f"bins is {bins!r}; give an integer of 1 or more, such as 15")
+    check_integer("bins", bins, 1)
     if task == "multiclass":
         confidence, predicted = logits.double().softmax(1).max(1)
         right = predicted == labels.flatten()

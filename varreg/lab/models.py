@@ -6,16 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-__all__ = [
-    "MODELS",
-    "Init",
-    "PaperCNN",
-    "PatchTransformer",
-    "SmallCNN",
-    "build",
-    "count_parameters",
-    "with_dropout",
-]
+from varreg.checks import check_choice, check_range
 
 Init = Literal["default", "glorot"]
 
@@ -164,8 +155,7 @@ def with_dropout(model: nn.Module, share: float) -> nn.Module:
         >>> with_dropout(SmallCNN(1, 8, 1), 0.5).head[0]
         Dropout(p=0.5, inplace=False)
     """
-    if not 0 < share < 1:
-        raise ValueError(f"share of dropout is {share}; it must lie in (0, 1)")
+    check_range("share of dropout", share, 1, ends="()")
     if not isinstance(getattr(model, "head", None), nn.Linear):
         raise ValueError(f"{type(model).__name__} has no linear layer head to put dropout before")
     model.head = nn.Sequential(nn.Dropout(share), model.head)
@@ -218,10 +208,8 @@ def build(
         >>> count_parameters(build("small_cnn", in_channels=1, size=28, n_outputs=1))
         6369
     """
-    if name not in MODELS:
-        raise ValueError(f"model is {name!r}; allowed are {', '.join(MODELS)}")
-    if init not in get_args(Init):
-        raise ValueError(f"init is {init!r}; allowed are {', '.join(get_args(Init))}")
+    check_choice("model", name, MODELS)
+    check_choice("init", init, get_args(Init))
     least = 8 if name == "paper_cnn_deep" else 4
     if size < least or in_channels < 1 or n_outputs < 1:
         raise ValueError(

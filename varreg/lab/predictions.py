@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Predictions"]
-
 STORED = np.dtype("<f2")
 LARGEST = float(np.finfo(STORED).max)
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from varreg.checks import check_penalty, check_weight
+from varreg.checks import check_choice, check_penalty, check_range
 from varreg.lab import datasets, models
 from varreg.lab.augment import equalize, shuffle_blocks
 from varreg.lab.columns import CONTENT_COLUMNS, PROVENANCE_COLUMNS, SPLITS, digest
@@ -35,32 +35,11 @@ from varreg.lab.training import (
     Scaling,
     Settings,
     as_device,
-    check_choice,
     fit,
     predict,
     typed,
 )
 from varreg.loss import VariancePenalizedLoss
-
-__all__ = [
-    "SETTINGS",
-    "Job",
-    "MissingRunsError",
-    "RunSpec",
-    "Train",
-    "Trained",
-    "criterion_of",
-    "execute",
-    "execute_many",
-    "groups",
-    "initial_model",
-    "key_of_row",
-    "load_data",
-    "provenance",
-    "run_all",
-    "settings_of",
-    "train_run",
-]
 
 Train = Literal["missing", "never", "always"]
 Said = dict[str, Predictions]  # by split
@@ -167,7 +146,7 @@ class RunSpec(Settings):
         check_choice("init", self.init, get_args(models.Init))
         check_choice("wrong_kind", self.wrong_kind, get_args(WrongLabels))
         check_penalty(self.variance_weight, self.feature_sampling_ratio, self.lambda_)
-        check_weight("strength", self.strength)
+        check_range("strength", self.strength)
         check_subset(self.train_share, self.wrong_labels, self.draw)
         if self.draw and self.train_share == 1 and self.wrong_labels == 0:
             raise ValueError(f"draw={self.draw} of nothing: all images, with the labels they have")

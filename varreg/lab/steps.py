@@ -11,8 +11,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from varreg.loss import LossParts
 
-__all__ = ["Averaging", "Passed", "Step", "descend", "sharpness_aware"]
-
 #: A forward pass of the batch with the weights as they are: the loss and the logits.
 Passed = Callable[[], tuple[LossParts, Tensor]]
 Step = Callable[[Passed, torch.optim.Optimizer], tuple[LossParts, Tensor]]

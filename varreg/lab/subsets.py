@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from varreg.checks import Task, check_integer, check_number
-from varreg.lab.datasets.core import Dataset, Subset
-
-__all__ = ["WrongLabels", "check_subset", "fewer", "mislabelled", "nested_rows", "wrong_labels"]
+from varreg.checks import Task, check_choice, check_integer, check_range
+from varreg.lab.datasets.core import Dataset
 
 #: Which labels are wrong: ``"random"``, any, and then any other class; ``"by_class"``, those of the
 #: most frequent class, and then the next class, the first after the last.
@@ -30,12 +28,8 @@ def check_subset(train_share: float = 1.0, wrong_labels: float = 0.0, draw: int 
     Raises:
         ValueError: With what was given and what is allowed.
     """
-    check_number("train_share", train_share)
-    check_number("wrong_labels", wrong_labels)
-    if not 0 < train_share <= 1:
-        raise ValueError(f"train_share is {train_share}; it must lie in (0, 1]")
-    if not 0 <= wrong_labels <= 1:
-        raise ValueError(f"wrong_labels is {wrong_labels}; it must lie in [0, 1]")
+    check_range("train_share", train_share, 1, ends="(]")
+    check_range("wrong_labels", wrong_labels, 1, ends="[]")
     check_integer("draw", draw, 0, 2**32 - 1)
 
 
@@ -104,8 +98,7 @@ def wrong_labels(
         (4, 2)
     """
     check_subset(wrong_labels=share, draw=draw)
-    if kind not in ("random", "by_class"):
-        raise ValueError(f"kind of the wrong labels is {kind!r}; allowed are 'random', 'by_class'")
+    check_choice("kind of the wrong labels", kind, get_args(WrongLabels))
     random = np.random.RandomState(draw)
     flat = labels.flatten().numpy().copy()
     classes = 2 if task != "multiclass" else int(flat.max()) + 1
@@ -127,7 +120,7 @@ def fewer(data: Dataset, share: float, draw: int = 0) -> Dataset:
     Validation and test images stay as they are.
     """
     rows = torch.from_numpy(nested_rows(data.train.labels, share, draw))
-    return dataclasses.replace(data, train=_rows(data.train, rows))
+    return dataclasses.replace(data, train=data.train.rows(rows))
 
 
 def mislabelled(
@@ -142,12 +135,3 @@ def mislabelled(
         labels = wrong_labels(subset.labels, share, data.task, kind, draw)
         changed[part] = dataclasses.replace(subset, labels=labels)
     return dataclasses.replace(data, **changed)
-
-
-def _rows(subset: Subset, rows: Tensor) -> Subset:
-    return Subset(
-        images=subset.images[rows],
-        labels=subset.labels[rows],
-        groups=None if subset.groups is None else subset.groups[rows],
-        ids=None if subset.ids is None else tuple(subset.ids[row] for row in rows.tolist()),
-    )

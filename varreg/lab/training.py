@@ -7,7 +7,7 @@ import math
 import numbers
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,7 +22,9 @@ from tqdm import tqdm
 from varreg.checks import (
     NonFiniteFeaturesError,
     Task,
+    check_choice,
     check_integer,
+    check_range,
     check_target,
     check_tensors,
 )
@@ -124,34 +126,23 @@ class Settings:
             # 1, 1.0 and NumPy's 1 are one run, so they need one key.
             value = typed(field.name, getattr(self, field.name), field.type)
             object.__setattr__(self, field.name, value)
-        if self.epochs < 1:
-            raise ValueError(f"epochs is {self.epochs}; it must be 1 or more")
+        check_integer("epochs", self.epochs, 1)
         if self.batch_size < 2:
             raise ValueError(
                 f"batch_size is {self.batch_size}; a variance over the batch needs 2 or more"
             )
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(
-                f"learning_rate is {self.learning_rate}; it must be finite and positive"
-            )
-        if not (0 <= self.weight_decay < math.inf and 0 < self.adam_epsilon < math.inf):
-            raise ValueError(
-                f"weight_decay is {self.weight_decay} and adam_epsilon {self.adam_epsilon}; both "
-                "must be finite, the first 0 or more, the second positive"
-            )
+        check_range("learning_rate", self.learning_rate, ends="()")
+        check_range("weight_decay", self.weight_decay)
+        check_range("adam_epsilon", self.adam_epsilon, ends="()")
         if self.patience is not None and self.patience < 1:
             raise ValueError(
                 f"patience is {self.patience}; it must be 1 or more, or None for no stopping"
             )
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}; it must lie in 0 to {2**32 - 1}")
-        for name, kind in {
-            "optimizer": Optimizer,
-            "monitor": Monitor,
-            "normalize": Normalize,
-            "precision": Precision,
-        }.items():
-            check_choice(name, getattr(self, name), get_args(kind))
+        check_integer("seed", self.seed, 0, 2**32 - 1)
+        check_choice("optimizer", self.optimizer, get_args(Optimizer))
+        check_choice("monitor", self.monitor, get_args(Monitor))
+        check_choice("normalize", self.normalize, get_args(Normalize))
+        check_choice("precision", self.precision, get_args(Precision))
 
     @classmethod
     def of(cls, settings: Settings | None, fields: Mapping[str, object]) -> Settings:
@@ -866,13 +857,3 @@ def typed(name: str, value: object, kind: str) -> object:
         or_none = ", or None" if kind.endswith(" | None") else ""
         raise ValueError(f"{name} is {value!r}; give {wanted}{or_none}")
     return convert(value)
-
-
-def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
-    """Refuse what is none of a few names.
-
-    Raises:
-        ValueError: With the name, what was given and what is allowed.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")

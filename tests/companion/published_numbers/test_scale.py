@@ -23,7 +23,7 @@ def test_rescaling_keeps_the_function_and_moves_the_penalty(name, factor):
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, math.inf, math.nan])
 def test_rescaling_refuses_what_relu_does_not_pass_on(factor):
-    with pytest.raises(ValueError, match="positive and finite"):
+    with pytest.raises(ValueError, match=r"factor is .*; it must be finite and greater than 0"):
         scale.rescale(network(), factor)
 
 

@@ -159,54 +159,31 @@ def check(name: str, *, size: int = 28, root: str | Path | None = None) -> str:
 
 def _entry(name: str, root: str | Path | None) -> Entry:
     if name in phantom.KINDS:
-        n_classes, _ = phantom.KINDS[name]
-        return Entry(
-            name=name,
-            task="binary" if n_classes == 2 else "multiclass",
-            classes=n_classes,
-            sizes=f"any from {phantom.MIN_SIZE}",
-            splits=splits(name),
-            licence="MIT, as the package",
-            citation="none",
-            found=True,
-            state="drawn by the package",
-            how="nothing to do",
-        )
-    if name in folders.SPLITS:
+        n_classes, sizes = phantom.KINDS[name][0], f"any from {phantom.MIN_SIZE}"
+        task = "binary" if n_classes == 2 else "multiclass"
+        licence, citation = "MIT, as the package", "none"
+        found, state, how = True, "drawn by the package", "nothing to do"
+    elif name in folders.SPLITS:
         try:
-            found = folders.find(name, root)
-            state = "not here" if found is None else f"in {found[1]}"
+            at = folders.find(name, root)
+            found, state = at is not None, "not here" if at is None else f"in {at[1]}"
         except CorruptDatasetError as error:
-            found, state = None, str(error)
-        chest = name == "chest_xray"
-        return Entry(
-            name=name,
-            task="binary" if chest else "multiclass",
-            classes=len(folders.CHEST_CLASSES if chest else folders.SKIN_CLASSES),
-            sizes=f"any from {folders.MIN_SIZE}",
-            splits=splits(name),
-            licence="CC BY 4.0" if chest else "CC BY-NC 4.0",
-            citation=KERMANY if chest else TSCHANDL,
-            found=found is not None,
-            state=state,
-            how=f"https://www.kaggle.com/datasets/{folders.KAGGLE[name]}",
-        )
-    here = [
-        (size, at[1]) for size in medmnist.sizes(name) if (at := medmnist.find(name, size, root))
-    ]
-    info = medmnist.info()[name]
-    return Entry(
-        name=name,
-        task=medmnist.task(name),
-        classes=len(info["label"]),
-        sizes=", ".join(map(str, medmnist.sizes(name))),
-        splits=splits(name),
-        licence=info["license"],
-        citation=YANG,
-        found=bool(here),
-        state=", ".join(f"{size} pixels in {words}" for size, words in here) or "not here",
-        how=f"python -m varreg data fetch {name}",
-    )
+            found, state = False, str(error)
+        chest, sizes = name == "chest_xray", f"any from {folders.MIN_SIZE}"
+        task = "binary" if chest else "multiclass"
+        n_classes = len(folders.CHEST_CLASSES if chest else folders.SKIN_CLASSES)
+        licence, citation = ("CC BY 4.0", KERMANY) if chest else ("CC BY-NC 4.0", TSCHANDL)
+        how = f"https://www.kaggle.com/datasets/{folders.KAGGLE[name]}"
+    else:
+        info, published = medmnist.info()[name], medmnist.sizes(name)
+        task, n_classes = medmnist.task(name), len(info["label"])
+        sizes = ", ".join(map(str, published))
+        licence, citation = info["license"], YANG
+        here = [(size, at[1]) for size in published if (at := medmnist.find(name, size, root))]
+        found = bool(here)
+        state = ", ".join(f"{size} pixels in {words}" for size, words in here) or "not here"
+        how = f"python -m varreg data fetch {name}"
+    return Entry(name, task, n_classes, sizes, splits(name), licence, citation, found, state, how)
 
 
 def _parts(data: Dataset) -> dict[str, Subset]:

@@ -121,6 +121,15 @@ class Subset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def rows(self, rows: Tensor) -> Subset:
+        """The images with these numbers, in this order, and all that is known of them."""
+        return Subset(
+            self.images.index_select(0, rows),
+            self.labels[rows],
+            None if self.groups is None else self.groups[rows],
+            None if self.ids is None else tuple(self.ids[row] for row in rows.tolist()),
+        )
+
 
 @dataclass(frozen=True)
 class Dataset:

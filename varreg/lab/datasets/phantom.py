@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from varreg.checks import check_choice, check_range
 from varreg.lab.datasets.cache import hash_bytes
 from varreg.lab.datasets.core import Dataset, UnknownDatasetError, assemble
 
@@ -100,12 +101,9 @@ def draw(
         raise ValueError(f"n is {n}; at least one image can be drawn")
     if size < MIN_SIZE:
         raise ValueError(f"size is {size}; phantoms come in any size from {MIN_SIZE} pixels")
-    if n_classes not in CLASS_NAMES:
-        raise ValueError(f"n_classes is {n_classes}; allowed are 2 and 7")
-    if channels not in (1, 3):
-        raise ValueError(f"channels is {channels}; allowed are 1 and 3")
-    if not 0 <= spurious <= 1:
-        raise ValueError(f"spurious is {spurious}; allowed are 0 (independent) to 1 (the class)")
+    check_choice("n_classes", n_classes, CLASS_NAMES)
+    check_choice("channels", channels, (1, 3))
+    check_range("spurious", spurious, 1, ends="[]")
     random = np.random.default_rng(seed)
     labels = random.permutation(np.arange(n) % n_classes)
     anywhere = random.integers(0, n_classes, n)
