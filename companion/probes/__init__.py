@@ -33,6 +33,7 @@ PROBES = (
     "thresholds",
     "temperature",
     "labels",
+    "reliability",
 )
 
 
