@@ -56,7 +56,9 @@ TOLD = {
 }
 #: Methods in the reliability diagram: all of them would hide each other.
 DRAWN = ("none", "fixed", "feature_l2", "augmented")
-BINS = 20
+BINS = 10
+#: Where more are sent, the few answers that are left say little.
+MOST_SENT = 900
 
 
 def recorded(results: Path | None = None) -> pd.DataFrame:
@@ -72,7 +74,8 @@ def recorded(results: Path | None = None) -> pd.DataFrame:
     ledger = Ledger("reliability", results)
     rows = details(ledger.runs(), ledger.curves())
     if rows.empty:
-        return rows
+        columns = ("dataset", "method", "seed", "level", "accuracy", "temperature", *MEASURES)
+        return pd.DataFrame(columns=columns)
     methods = rows.groupby(["dataset", "seed"])["method"].transform("nunique")
     rows = rows[methods == len(METHODS)].reset_index(drop=True)
     for head in ("", "scaled_"):
@@ -164,7 +167,7 @@ def promises(rows: pd.DataFrame) -> dict[str, float]:
     answered, on average over the seeds.
     """
     plain = rows[(rows["method"] == "none") & (rows["level"] == "validation")]
-    return {name: (1 - mine.mean()) / 2 for name, mine in plain.groupby("dataset")["accuracy"]}
+    return {name: float(1 - mine.mean()) / 2 for name, mine in plain.groupby("dataset")["accuracy"]}
 
 
 def measured(rows: pd.DataFrame) -> pd.DataFrame:
@@ -194,7 +197,7 @@ def measured(rows: pd.DataFrame) -> pd.DataFrame:
         values = (1000 * wrong.mean(), 1000 * missed.mean(), sent, answered_wrong)
         hindsight = answered(confidence, wrong, best)[0]
         found.append(dict(zip(CLINICAL, (*values, hindsight), strict=True)))
-    every = rows.join(pd.DataFrame(found, index=rows.index))
+    every = rows.join(pd.DataFrame(found, rows.index, CLINICAL))
     columns = [*MEASURES, "accuracy", "temperature", *CLINICAL]
     heads = ["dataset", "method", "seed", "level"]
     return every.groupby(heads, sort=False)[columns].mean().reset_index()
@@ -203,11 +206,12 @@ def measured(rows: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- tables
 
 
-def differences(found: pd.DataFrame) -> pd.DataFrame:
+def differences(found: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Every method against no penalty, at every level, over the seeds.
 
     Args:
         found: As from :func:`measured`.
+        measures: Columns of it.
 
     Returns:
         A row a data set, level, measure and method: ``dataset, level, measure, method, mean, low,
@@ -216,7 +220,7 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (dataset, level), mine in found.groupby(["dataset", "level"], sort=False):
-        for measure in (*MEASURES, *CLINICAL):
+        for measure in measures:
             pairs = {name: by_seed(mine, measure, name, "none") for name in METHODS[1:]}
             each = {name: mean_change(first - second) for name, (first, second) in pairs.items()}
             adjusted = holm([change.p for change in each.values()])
@@ -243,17 +247,20 @@ def table(
 ) -> pd.DataFrame:
     """Measures as printed: of no penalty as they are, of the others as differences from it.
 
+    The first column has the name of the data set for its heading.
+
     Args:
         found: As from :func:`measured`.
         dataset: Which.
         level: One of :data:`LEVELS`.
         columns: Heading -> measure.
     """
-    changes = differences(found[(found["dataset"] == dataset) & (found["level"] == level)])
+    mine = found[(found["dataset"] == dataset) & (found["level"] == level)]
+    changes = differences(mine, list(columns.values()))
     texts = changes.pivot(index="method", columns="measure", values="text")
     rows = []
     for name in METHODS:
-        row = {"Method": _title(name)}
+        row = {_data(dataset): _title(name)}
         for heading, measure in columns.items():
             own = mean(found, dataset, level, "none", measure)
             plain = words.level(own, _digits(measure))
@@ -301,6 +308,8 @@ def trust(found: pd.DataFrame) -> Figure:
     Returns:
         A row a data set; left as trained, right after the temperature.
     """
+    if found.empty:
+        return style.empty()
     datasets = list(dict.fromkeys(found["dataset"]))
     size = (9, 0.8 + 2.9 * len(datasets))
     figure, axes = plt.subplots(len(datasets), 2, figsize=size, squeeze=False, sharey="row")
@@ -324,6 +333,8 @@ def diagrams(rows: pd.DataFrame, dataset: str) -> Figure:
         rows: As from :func:`recorded`.
         dataset: Which.
     """
+    if dataset not in set(rows["dataset"]):
+        return style.empty()
     figure, axes = plt.subplots(2, 2, figsize=(9, 7), sharex=True, sharey=True)
     for line, level in zip(axes, LEVELS, strict=False):
         for ax, (head, what) in zip(line, _HEADS.items(), strict=True):
@@ -349,7 +360,7 @@ def pooled(mine: pd.DataFrame, *, scaled: bool) -> pd.DataFrame:
     """
     divisors = mine["temperature"] if scaled else np.ones(len(mine))
     logits = [one / by for one, by in zip(mine["logits"], divisors, strict=True)]
-    both = (torch.from_numpy(np.concatenate(each)) for each in (logits, list(mine["truth"])))
+    both = (torch.tensor(np.concatenate(each)) for each in (logits, list(mine["truth"])))
     return reliability_curve(*both, "binary", bins=BINS)
 
 
@@ -364,17 +375,19 @@ def risks(rows: pd.DataFrame, found: pd.DataFrame, level: str = "test") -> Figur
     Returns:
         Means over the seeds. A disc is where the threshold of the validation images leads.
     """
+    if rows.empty:
+        return style.empty()
     promised = promises(rows)
     figure, axes = plt.subplots(1, len(promised), figsize=(9, 4.2), squeeze=False)
     for ax, (dataset, share) in zip(axes[0], promised.items(), strict=True):
         for name in METHODS:
             sent, risk = risk_curve(_selected(rows, dataset, level, name))
-            ax.plot(sent, 100 * risk, **_look(name))
-            ends = (mean(found, dataset, level, name, m).mean for m in ("sent", "answered_wrong"))
-            x, y = ends
+            shown = sent <= MOST_SENT
+            ax.plot(sent[shown], 100 * risk[shown], **_look(name))
+            x, y = (mean(found, dataset, level, name, m).mean for m in ("sent", "answered_wrong"))
             ax.plot(x, y / 10, marker="o", ms=8, color=_look(name)["color"], mec="white", zorder=3)
         ax.axhline(100 * share, color="0.3", lw=1)
-        ax.text(1000, 100 * share, "promised", ha="right", va="bottom", color="0.3")
+        ax.text(0, 100 * share, "promised", va="bottom", color="0.3")
         ax.set_title(_data(dataset))
         ax.set_xlabel("sent to a second reader, of 1,000")
         ax.set_ylim(0)
@@ -393,7 +406,7 @@ def risk_curve(mine: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         Of 1,000 images, how many are sent to a second reader, and the share of wrong answers.
     """
     curves = [
-        risk_coverage(torch.from_numpy(logits), torch.from_numpy(truth), "binary")
+        risk_coverage(torch.tensor(logits), torch.tensor(truth), "binary")
         for logits, truth in zip(mine["logits"], mine["truth"], strict=True)
     ]
     return 1000 * (1 - curves[0][0]), np.mean([risk for _, risk in curves], axis=0)
