@@ -6,6 +6,7 @@ seeds that every method has are shown. Numbers of images are of 1,000, in the mi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion import style, words
@@ -239,7 +239,8 @@ def _digits(measure: str) -> int:
 def mean(found: pd.DataFrame, dataset: str, level: str, name: str, measure: str) -> Interval:
     """A measure of one method over the seeds, see :func:`measured`."""
     chosen = (found["dataset"] == dataset) & (found["level"] == level) & (found["method"] == name)
-    return mean_interval(list(found.loc[chosen, measure]))
+    within = (0, 1000) if measure in CLINICAL else (-math.inf, math.inf)
+    return mean_interval(list(found.loc[chosen, measure]), within=within)
 
 
 def table(
@@ -317,7 +318,10 @@ def trust(found: pd.DataFrame) -> Figure:
         for ax, (head, what) in zip(row, _HEADS.items(), strict=True):
             for name in METHODS:
                 each = [mean(found, dataset, level, name, f"{head}gap") for level in LEVELS]
-                _band(ax, name, range(len(LEVELS)), each, 100, marker="o", ms=4)
+                middle, low, high = ([100 * getattr(one, end) for one in each] for end in _ENDS)
+                ax.plot(middle, **_look(name), marker="o", ms=4)
+                color = _look(name)["color"]
+                ax.fill_between(range(len(LEVELS)), low, high, color=color, alpha=0.12, lw=0)
             ax.axhline(0, color="0.3", lw=1)
             ax.set_xticks(range(len(LEVELS)), [level.replace(" ", "\n") for level in LEVELS])
             ax.set_title(f"{_data(dataset)}, {what}")
@@ -412,20 +416,13 @@ def risk_curve(mine: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return 1000 * (1 - curves[0][0]), np.mean([risk for _, risk in curves], axis=0)
 
 
+_ENDS = ("mean", "low", "high")
 _HEADS = {"": "as trained", "scaled_": "with a temperature"}
 
 
 def _selected(rows: pd.DataFrame, dataset: str, level: str, name: str) -> pd.DataFrame:
     same = rows[["dataset", "level", "method"]] == [dataset, level, name]
     return rows[same.all(axis=1)]
-
-
-def _band(
-    ax: Axes, name: str, x: Sequence[float], each: Sequence[Interval], by: float, **marker: object
-) -> None:
-    ax.plot(x, [by * one.mean for one in each], **_look(name), **marker)
-    low, high = ([by * getattr(one, end) for one in each] for end in ("low", "high"))
-    ax.fill_between(x, low, high, color=_look(name)["color"], alpha=0.12, lw=0)
 
 
 def _legend(figure: Figure, names: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """The page about reliability: thresholds, curves, tables and figures."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.calibration import calibration_curve
 
 from companion import reliability
 from companion.probes.reliability import METHODS
+from tests.companion import notebooks
 from varreg.lab.corruptions import CORRUPTIONS
 from varreg.lab.metrics import reliability_metrics
 from varreg.lab.predictions import Predictions
@@ -290,3 +292,15 @@ def test_figures_show_what_was_measured(rows):
     assert curve.get_ydata()[-1] == pytest.approx(plain / 10)
     sent = reliability.mean(found, "breastmnist", "test", "none", "sent").mean
     assert disc.get_xdata()[0] == pytest.approx(sent)
+
+
+def test_the_page_says_what_it_has_glued(rows, monkeypatch):
+    shown, facts = notebooks.run("08_reliability", "made-up", monkeypatch)
+    assert {next(iter(table)) for table in shown} == {"BreastMNIST", "PneumoniaMNIST"}
+    source = (notebooks.NOTEBOOKS / "08_reliability.ipynb").read_text("utf-8")
+    quoted = re.findall(r"\{glue:text\}`(\w+):(\w)`", source)
+    assert quoted
+    for name, kind in quoted:
+        assert isinstance(facts[name], int if kind == "d" else str), name
+    rows.units = rows.units.iloc[:0]
+    assert notebooks.run("08_reliability", "nothing", monkeypatch) == ([], {})
