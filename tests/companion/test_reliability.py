@@ -295,6 +295,7 @@ def test_figures_show_what_was_measured(rows):
 
 
 def test_the_page_says_what_it_has_glued(rows, monkeypatch):
+    monkeypatch.setattr("builtins.display", lambda shown: None, raising=False)  # as in a notebook
     shown, facts = notebooks.run("08_reliability", "made-up", monkeypatch)
     assert {next(iter(table)) for table in shown} == {"BreastMNIST", "PneumoniaMNIST"}
     source = (notebooks.NOTEBOOKS / "08_reliability.ipynb").read_text("utf-8")
@@ -304,3 +305,53 @@ def test_the_page_says_what_it_has_glued(rows, monkeypatch):
         assert isinstance(facts[name], int if kind == "d" else str), name
     rows.units = rows.units.iloc[:0]
     assert notebooks.run("08_reliability", "nothing", monkeypatch) == ([], {})
+
+
+@pytest.fixture(scope="module")
+def told():
+    """What is recorded, by data set, level, measure and method: means, and changes from none."""
+    found = reliability.measured(reliability.recorded())
+    if set(found["dataset"]) != set(DATASETS):
+        pytest.skip("reliability is not recorded on both data sets")
+    measures = ("gap", "scaled_gap", "ece", "scaled_ece", *reliability.CLINICAL)
+    changes = reliability.differences(found, measures)
+    return found, changes.set_index(["dataset", "level", "measure", "method"]).sort_index()
+
+
+def test_what_the_page_says_follows_from_the_networks(told):
+    found, changes = told
+    breast, chest = DATASETS
+    worst = "corrupted 5"
+
+    def plain(dataset, level, measure):
+        return reliability.mean(found, dataset, level, "none", measure)
+
+    def change(dataset, level, measure, method):
+        return changes.loc[(dataset, level, measure, method)]
+
+    for dataset, level in ((chest, "validation"), (breast, "validation"), (breast, "test")):
+        assert abs(plain(dataset, level, "gap").mean) < 0.02, "like its own, it can be trusted"
+    for dataset, level in ((chest, "test"), (chest, worst), (breast, worst)):
+        assert plain(dataset, level, "gap").low > 0.05, "on others it cannot"
+        assert plain(dataset, level, "scaled_gap").low > 0.05, "nor with a temperature"
+    for method in ("fixed", "feature_l2"):
+        mine = found[(found["dataset"] == chest) & (found["method"] == method)]
+        assert mine["temperature"].mean() < 1, "not sure enough on validation images"
+        for measure in ("ece", "scaled_ece"):
+            assert change(chest, "test", measure, method)["high"] > 0, "no better calibrated"
+    for method in ("augmented", "augmented_feature_l2"):
+        assert change(chest, "test", "ece", method)["high"] < 0, "augmentation helps there"
+        assert change(chest, worst, "gap", method)["high"] > 0, "and not on corrupted images"
+    for method in ("fixed", "feature_l2", "augmented"):
+        assert change(breast, "test", "wrong", method)["p_holm"] < 0.05, "fewer are wrong"
+        assert change(breast, "test", "wrong", method)["mean"] < 0
+    assert change(breast, "test", "sent", "fixed")["high"] < 0, "far fewer are sent"
+    assert change(breast, "test", "answered_wrong", "fixed")["low"] > 0, "a promise is broken"
+    assert plain(breast, "test", "answered_wrong").mean < 1000 * 0.066 < 75
+    for method in ("fixed", "feature_l2"):
+        assert change(chest, "test", "wrong", method)["low"] > 0, "more are wrong"
+        for dataset in DATASETS:
+            assert change(dataset, worst, "wrong", method)["high"] > 0, "no help"
+    assert change(chest, "test", "wrong", "augmented")["high"] < 0
+    assert plain(chest, "test", "missed").mean < plain(chest, "test", "wrong").mean / 5
+    assert plain(chest, "test", "hindsight_sent").mean > 700, "nearly all would have to be sent"
