@@ -347,9 +347,11 @@ def test_what_the_page_says_follows_from_the_networks(told):
         assert change(breast, "test", "wrong", method)["mean"] < 0
     assert change(breast, "test", "sent", "fixed")["high"] < 0, "far fewer are sent"
     assert change(breast, "test", "answered_wrong", "fixed")["low"] > 0, "a promise is broken"
-    assert plain(breast, "test", "answered_wrong").mean < 1000 * 0.066 < 75
+    share = reliability.promises(reliability.recorded())
+    assert plain(breast, "test", "answered_wrong").mean < 1000 * share[breast], "kept without it"
+    assert plain(chest, "test", "answered_wrong").low > 3 * 1000 * share[chest], "broken by far"
     for method in ("fixed", "feature_l2"):
-        assert change(chest, "test", "wrong", method)["low"] > 0, "more are wrong"
+        assert change(chest, "test", "wrong", method)["high"] > 0, "not fewer are wrong"
         for dataset in DATASETS:
             assert change(dataset, worst, "wrong", method)["high"] > 0, "no help"
     assert change(chest, "test", "wrong", "augmented")["high"] < 0
