@@ -35,6 +35,7 @@ PROBES = (
     "temperature",
     "labels",
     "layers",
+    "reliability",
 )
 
 

@@ -17,6 +17,7 @@ from companion.probes import (
     layers,
     leakage,
     predictions,
+    reliability,
     thresholds,
     units,
 )
@@ -25,10 +26,12 @@ from companion.studies.few_images import settings
 from varreg import FeatureTap
 from varreg.lab import runs
 from varreg.lab.columns import PROVENANCE_COLUMNS
+from varreg.lab.corruptions import corrupt
 from varreg.lab.datasets.core import Subset
 from varreg.lab.ledger import Ledger
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.models import build
+from varreg.lab.predictions import Predictions
 from varreg.lab.runs import RunSpec, run_all
 from varreg.lab.training import batches, predict
 
@@ -295,6 +298,37 @@ def test_temperature_of_a_baseline(small, source):
         assert (same == 1).all(axis=None)
 
 
+def test_reliability_of_a_network_on_images_like_and_unlike_its_own(small):
+    data = small()
+    setting = {"dataset": "pneumoniamnist", "seed": 1, "method": "fixed"}
+    row, details = measured("reliability", **setting)
+    assert len(details) == 2 + 6 * 3
+    table = pd.DataFrame(details).set_index(["condition", "severity"])
+    run = runs.train_run(reliability.spec(**setting))
+    asked = {
+        ("val", 0): data.val.images,
+        ("test", 0): data.test.images,
+        ("blur", 5): corrupt(data.test.images, "blur", 5),
+    }
+    for condition, images in asked.items():
+        logits = predict(run.model, images, run.fit.scaling).numpy().ravel().astype(float)
+        found, truth = table.loc[condition], np.arange(32) % 2
+        said = Predictions.from_text(found["logits"], 1, range(32)).logits.ravel()
+        np.testing.assert_allclose(said, logits, rtol=1e-3, atol=1e-6)
+        assert found["accuracy"] == ((logits > 0) == truth).mean()
+        for head, scaled in (("", logits), ("scaled_", logits / row["temperature"])):
+            p = 1 / (1 + np.exp(-scaled))
+            assert found[f"{head}brier"] == pytest.approx(((p - truth) ** 2).mean())
+            assert found[f"{head}confidence"] == pytest.approx(np.maximum(p, 1 - p).mean())
+            entropy = -np.log(np.where(truth, p, 1 - p)).mean()
+            assert found[f"{head}cross_entropy"] == pytest.approx(entropy)
+            bins = np.ceil(15 * np.maximum(p, 1 - p))
+            gaps = np.maximum(p, 1 - p) - ((p > 0.5) == truth)
+            ece = sum(abs(gaps[bins == which].sum()) for which in set(bins)) / 32
+            assert found[f"{head}ece"] == pytest.approx(ece)
+    assert table.loc[("val", 0), "scaled_cross_entropy"] <= table.loc[("val", 0), "cross_entropy"]
+
+
 def test_predictions_of_every_test_image(small):
     data = small("multiclass", channels=3)
     row, details = measured("predictions", source="skin_paper", method="baseline", seed=0)
@@ -417,3 +451,23 @@ def test_retrained_models_are_the_recorded_ones():
         compared += 1
     if not compared:
         pytest.skip("no retrained model is recorded on the machine of its study")
+
+
+def test_what_reliability_is_measured_of_are_the_recorded_networks():
+    units_, details = Ledger("reliability").runs(), Ledger("reliability").curves()
+    if units_.empty:
+        pytest.skip("reliability is not recorded")
+    names = {"pneumoniamnist": "few_images", "breastmnist": "rivals"}
+    studies = {data: Ledger(name).runs().set_index("key") for data, name in names.items()}
+    rows = details[details["severity"] == 0].set_index(["key", "condition"])
+    for unit in units_.to_dict("records"):
+        spec = reliability.spec(unit["dataset"], unit["seed"], unit["method"])
+        key = dataclasses.replace(spec, study=names[spec.dataset]).key
+        its = studies[spec.dataset].loc[key]
+        # Another processor adds in another order, and training goes on from there.
+        same = [its[name] == unit[name] for name in ("device", "torch_version")]
+        close = {"rel": 1e-6} if all(same) else {"abs": 0.1}
+        for part in ("val", "test"):
+            found = rows.loc[(unit["key"], part)]
+            for metric in ("cross_entropy", "accuracy", "ece", "auroc"):
+                assert found[metric] == pytest.approx(its[f"{part}_{metric}"], **close), unit["key"]
