@@ -22,8 +22,9 @@ def status() -> str:
         >>> [line.partition(":")[0] for line in status().splitlines()]
         ['chest_paper', 'chest', 'skin_paper', 'skin', 'grid', 'edges', 'inert_lambda',
          'ambiguities', 'rivals_tuning', 'rivals', 'few_images', 'few_images_weights',
-         'wrong_labels', 'networks', 'predictions', 'carried', 'norms', 'sampling', 'leakage',
-         'thresholds', 'temperature', 'labels', 'rows from commit ...']
+         'wrong_labels', 'networks', 'beyond', 'predictions', 'carried', 'norms', 'sampling',
+         'leakage', 'thresholds', 'temperature', 'labels', 'phantom_volumes', 'multimodal',
+         'pretraining', 'ablation', 'rows from commit ...']
     """
     lines, states = [], Counter()
     for study in (*STUDIES, *PROBES):
