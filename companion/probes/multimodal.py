@@ -100,7 +100,20 @@ def with_numbers(data: Dataset, numbers: pd.DataFrame) -> Dataset:
     Args:
         data: RGB images whose ``ids`` are known.
         numbers: A row an image by its id, from 0 to 1, at most as many as an image is wide.
+
+    Raises:
+        ValueError: If there are more numbers, or one is not from 0 to 1.
     """
+    if numbers.shape[1] > data.size:
+        raise ValueError(
+            f"there are {numbers.shape[1]} numbers an image, and its rows hold {data.size}; give "
+            "fewer columns, or larger images"
+        )
+    if not ((numbers >= 0) & (numbers <= 1)).all(axis=None):
+        raise ValueError(
+            f"numbers go from {numbers.min().min():g} to {numbers.max().max():g}; give them from "
+            "0 to 1, none of them missing"
+        )
     parts = {}
     for part in SPLITS:
         subset = getattr(data, part)
@@ -120,7 +133,7 @@ def table(root: str | Path | None) -> pd.DataFrame:
 
 
 def measure(inputs: str, penalty: str, seed: int, **where: str | Path | None) -> Measured:
-    """Train on a quarter of the training images, 20 epochs.
+    """Train on a quarter of the training images, in batches of a quarter: as many steps as on all.
 
     Args:
         inputs: ``"images"`` or ``"both"``.
@@ -139,6 +152,7 @@ def measure(inputs: str, penalty: str, seed: int, **where: str | Path | None) ->
         seed,
         train_share=0.25,
         draw=seed % DRAWS,
+        batch_size=32,
     )
     data = load_data(spec, where.get("root"))
     known = table(where.get("root"))

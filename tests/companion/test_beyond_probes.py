@@ -16,6 +16,7 @@ from varreg.lab import runs
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.models import SmallCNN
 from varreg.lab.runs import RunSpec, train_run
+from varreg.lab.subsets import nested_rows
 from varreg.lab.training import Scaling
 from varreg.variance import feature_variance
 
@@ -159,9 +160,9 @@ def test_a_unit_of_volumes_is_a_run(monkeypatch):
 
 
 def patients(data):
-    """A table for the images of a data set in memory; the first of each part has no age."""
+    """A table for the images of a data set in memory; every fourth image has no age."""
     ids = [name for part in ("train", "val", "test") for name in getattr(data, part).ids]
-    age = [np.nan if name.endswith("-0") else 10.0 + number for number, name in enumerate(ids)]
+    age = [np.nan if number % 4 == 0 else float(number % 90) for number in range(len(ids))]
     sex = ["male" if number % 2 else "female" for number in range(len(ids))]
     rows = {"age": age, "sex": sex, "localization": "back", "image_id": ids}
     return pd.DataFrame(rows).set_index("image_id")
@@ -187,6 +188,17 @@ def test_the_network_sees_the_numbers_of_each_image(small):
     assert model.head.in_features == SmallCNN(3, 28, 7).head.in_features + 32
 
 
+def test_numbers_that_do_not_fit_are_refused(small):
+    data = small("multiclass", channels=3)
+    numbers = multimodal.coded(patients(data))
+    for wrong in (1.2, -0.1, np.nan):
+        with pytest.raises(ValueError, match=r"numbers go from .* give them from 0 to 1"):
+            multimodal.with_numbers(data, numbers.assign(age=wrong))
+    wide = pd.concat([numbers.add_suffix(str(copy)) for copy in range(6)], axis=1)
+    with pytest.raises(ValueError, match="there are 30 numbers an image, and its rows hold 28"):
+        multimodal.with_numbers(data, wide)
+
+
 @pytest.mark.parametrize("arm", multimodal.ARMS, ids="-".join)
 def test_what_the_penalty_is_on(small, monkeypatch, arm):
     data = small("multiclass", channels=3)
@@ -194,7 +206,8 @@ def test_what_the_penalty_is_on(small, monkeypatch, arm):
     inputs, penalty = arm
     row, details = measured("multimodal", seed=0, inputs=inputs, penalty=penalty)
     assert len(details) == 2
-    assert (row["images"], row["without_age"]) == (20, 1)  # a quarter of each class, rounded up
+    drawn = nested_rows(data.train.labels, 0.25, draw=0)
+    assert (row["images"], row["without_age"]) == (len(drawn), (drawn % 4 == 0).sum())
     spec = RunSpec(
         study="x", dataset="ham10000", method="tuned", seed=0, variance_weight=2.5, epochs=1
     )
@@ -225,6 +238,7 @@ def test_images_alone_are_what_the_network_of_the_other_studies_sees(small, monk
         seed=3,
         draw=3,
         train_share=0.25,
+        batch_size=32,
         epochs=2,
     )
     run = train_run(spec)
