@@ -39,7 +39,7 @@ COMPARED = (
 
 
 def sections(results: Path | None = None) -> list[Section]:
-    """It is there where every unit is recorded, and the runs of ``few_images`` from random weights."""
+    """It is there where its units are recorded, and the runs of ``few_images`` beside them."""
     units, rows = recorded_units("pretraining", results)
     if units.empty:
         return []
