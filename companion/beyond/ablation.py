@@ -38,7 +38,7 @@ def recorded(results: Path | None = None) -> dict[str, pd.DataFrame]:
         runs, rows = recorded_units("ablation", results, dataset=dataset)
         if len(runs):
             whole = runs.rename(columns={"test_cross_entropy": "whole"})
-            kept = ["key", "method", "seed", "features", "vary", "whole"]
+            kept = ["key", "dataset", "method", "seed", "whole"]
             mine = details(whole[kept], rows)
             found[dataset] = mine.assign(
                 loss=mine["test_cross_entropy"] - mine["whole"],

@@ -8,7 +8,7 @@ from companion.beyond.effects import TITLES, Pair, Section, recorded_units
 from varreg.lab.methods import GREY
 
 COMPARED = (
-    Pair("images", TITLES["fixed"] + ", images alone", "images fixed", "images none"),
+    Pair("alone", TITLES["fixed"] + ", images alone", "images fixed", "images none"),
     Pair("fixed", TITLES["fixed"] + ", all features", "both fixed", "both none"),
     Pair("fixed_images", TITLES["fixed"] + ", image features", "both fixed_images", "both none"),
     Pair("self_setting", TITLES["self_setting"], "both self_setting", "both none"),
@@ -28,6 +28,6 @@ def sections(results: Path | None = None) -> list[Section]:
 def facts(section: Section) -> dict[str, object]:
     """How many training images there are, and of how many the age is missing, at the most."""
     return {
-        "beyond_multimodal_images": int(section.runs["images"].max()),
+        "beyond_multimodal_training_images": int(section.runs["images"].max()),
         "beyond_multimodal_without_age": int(section.runs["without_age"].max()),
     }

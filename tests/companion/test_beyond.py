@@ -17,6 +17,7 @@ from companion.beyond import (
     pretraining,
     transformer,
     volumes,
+    wishes,
 )
 from companion.probes import units
 from companion.studies import specs
@@ -107,7 +108,6 @@ def test_differences_are_paired_and_corrected_section_by_section(ledgers):
         others = section.differences.query("measure != 'test_cross_entropy'")
         assert others["p_holm"].isna().all()
         assert primary.loc["fixed", "reads"] == "lower"
-        assert primary.loc["self_setting", "reads"] in ("negligible", "unclear")
     assert found[0].of("feature_l2")["reads"] == "higher"
 
 
@@ -151,7 +151,7 @@ def test_pre_training_is_beside_the_same_seeds_without_it(ledgers):
     facts = pretraining.facts(section)
     assert facts["beyond_pretraining_variance_without_labels"].startswith("4.00 ")
     assert facts["beyond_pretraining_variance_none"].startswith("0.50 ")
-    assert facts["beyond_pretraining_variance_self_setting"].startswith("0.12 ")
+    assert facts["beyond_pretraining_variance_fixed"].startswith("0.25 ")
 
 
 def test_the_table_says_what_the_facts_say(ledgers):
@@ -169,7 +169,7 @@ def test_the_table_says_what_the_facts_say(ledgers):
         assert facts[f"beyond_{section.name}_seeds"] == section.runs["seed"].nunique()
     (section,) = multimodal.sections()
     facts = multimodal.facts(section)
-    assert facts == {"beyond_multimodal_images": 109, "beyond_multimodal_without_age": 3}
+    assert facts == {"beyond_multimodal_training_images": 109, "beyond_multimodal_without_age": 3}
 
 
 def test_the_figure_has_a_row_for_each_effect_of_the_penalty(ledgers):
@@ -261,3 +261,35 @@ def test_what_the_page_says_of_the_comparison_follows_from_the_runs(compared):
 def test_without_the_comparison_there_is_nothing(tmp_path):
     assert comparison.sections(tmp_path) == {"thresholds": [], "combination": [], "weight": []}
     assert comparison.facts(tmp_path) == {}
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_each_wish_has_its_answer(ledgers):
+    found = wishes.sections()
+    shown = wishes.answers(found)
+    assert len(shown) == sum(name in found for _, name, _ in wishes.WISHES)
+    for row, (wish, name, pair) in zip(
+        shown.to_dict("records"), [each for each in wishes.WISHES if each[1] in found], strict=True
+    ):
+        section = found[name]
+        assert row["Wish"] == wish
+        assert row["Tried on"].lower() == section.title.lower()
+        assert row["Cross-entropy is"] == effects.SAYS[section.of(pair)["reads"]]
+    assert wishes.answers({}).empty
+    assert [len(table) for table in wishes.tables(found, "volumes", "nothing", "phantoms")] == [
+        3,
+        3,
+    ]
+
+
+def test_no_fact_takes_the_name_of_another(ledgers):
+    found = wishes.sections()
+    parts = [effects.facts([section]) for section in found.values()]
+    parts += [multimodal.facts(found["multimodal"]), pretraining.facts(found["pretraining"])]
+    parts += [comparison.facts(), ablation.facts(ablation.recorded())]
+    names = [name for part in parts for name in part]
+    assert len(names) == len(set(names))
+    told = wishes.facts(found) | ablation.facts(ablation.recorded())
+    assert set(told) == set(names)
