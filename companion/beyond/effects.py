@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from companion import style, words
 from companion.probes import units
@@ -199,28 +200,31 @@ def facts(sections: Iterable[Section]) -> dict[str, object]:
 
 
 def forest(sections: Sequence[Section]) -> Figure:
-    """Every difference of test cross-entropy that is about the penalty: a row each, by section.
+    """Every difference of test cross-entropy that is about the penalty, by section.
 
     A mark is filled where the difference stands after Holm's correction.
     """
-    shown = [(each, pair) for each in sections for pair in each.pairs if pair.drawn]
-    if not shown:
+    if not sections:
         return style.empty()
-    figure, ax = plt.subplots(figsize=(style.WIDTH + 2.4, 0.9 + 0.3 * len(shown)))
-    names, before = [], None
+    shown: list[tuple[Section, Pair | None]] = []
+    for each in sections:
+        shown += [(each, None), *((each, pair) for pair in each.pairs if pair.drawn)]
+    figure, ax = plt.subplots(figsize=(style.WIDTH + 1.6, 0.9 + 0.27 * len(shown)))
     for place, (section, pair) in enumerate(shown):
-        row = section.of(pair.name)
-        ax.plot([row["low"], row["high"]], [place, place], color=pair.color, lw=2)
-        stands = row["p_holm"] < 0.05
-        ax.plot(
-            row["mean"], place, "o", color=pair.color, ms=6, mfc=pair.color if stands else "white"
-        )
-        if section is not before and before is not None:
+        if pair is not None:
+            row = section.of(pair.name)
+            filled = pair.color if row["p_holm"] < 0.05 else "white"
+            ax.plot([row["low"], row["high"]], [place, place], color=pair.color, lw=2)
+            ax.plot(row["mean"], place, "o", color=pair.color, ms=6, mfc=filled)
+        elif place:
             ax.axhline(place - 0.5, color=style.PALE, lw=0.8)
-        names.append(f"{section.title}: {pair.title}")
-        before = section
+    names = [words.capital(each.title) if pair is None else pair.title for each, pair in shown]
     style.rows(ax, names)
+    for label, (_, pair) in zip(ax.get_yticklabels(), shown, strict=True):
+        label.set_fontweight("bold" if pair is None else "normal")
+    ax.tick_params(axis="y", length=0)
     ax.axvline(0, color="black", lw=0.8)
     ax.axvspan(-NEGLIGIBLE, NEGLIGIBLE, color=style.PALE, alpha=0.5, lw=0, zorder=0)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.set_xlabel("change of test cross-entropy")
     return figure
