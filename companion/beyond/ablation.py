@@ -77,10 +77,11 @@ def facts(every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
             most = by_tenth(rows, order, "loss")[TENTHS]
             found[f"{head}_{order}_loss"] = words.change(most)
         gap = ends(rows, "variance", "gap")
+        worse = "worse" if gap.mean > 0 else "better"
         found[f"{head}_says"] = (
             "no difference that could be seen"
             if 0 in gap
-            else f"{'more' if gap.mean > 0 else 'less'} than those of low variance"
+            else f"features of high variance carry over {worse}"
         )
     return found
 

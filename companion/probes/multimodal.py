@@ -128,7 +128,8 @@ def with_numbers(data: Dataset, numbers: pd.DataFrame) -> Dataset:
 @cache
 def table(root: str | Path | None) -> pd.DataFrame:
     """Age, sex and site of every image of HAM10000, by its id."""
-    folder, _ = folders.find("ham10000", root)
+    found = folders.find("ham10000", root)
+    folder = found[0] if found else folders.download("ham10000")
     return pd.read_csv(folder / folders.METADATA, index_col="image_id")
 
 

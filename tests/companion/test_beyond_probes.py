@@ -188,6 +188,21 @@ def test_the_network_sees_the_numbers_of_each_image(small):
     assert model.head.in_features == SmallCNN(3, 28, 7).head.in_features + 32
 
 
+def test_the_table_is_found_where_the_images_are(tmp_path, monkeypatch):
+    rows = "lesion_id,image_id,dx,dx_type,age,sex,localization\nL,I,nv,histo,,male,back\n"
+    kaggle = tmp_path / "kaggle"
+    for folder in (tmp_path / "ham10000", kaggle):
+        folder.mkdir()
+        (folder / "HAM10000_metadata.csv").write_text(rows)
+    multimodal.table.cache_clear()
+    assert multimodal.table(tmp_path).loc["I", "sex"] == "male"
+    monkeypatch.setattr(multimodal.folders, "find", lambda *_: None)
+    monkeypatch.setattr(multimodal.folders, "download", lambda _: kaggle)
+    multimodal.table.cache_clear()
+    assert np.isnan(multimodal.table(None).loc["I", "age"])
+    multimodal.table.cache_clear()
+
+
 def test_numbers_that_do_not_fit_are_refused(small):
     data = small("multiclass", channels=3)
     numbers = multimodal.coded(patients(data))
