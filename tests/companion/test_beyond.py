@@ -276,6 +276,28 @@ def test_what_the_page_says_of_the_comparison_follows_from_the_runs(compared):
     assert compared["carried"].of("self_setting")["reads"] == "lower"
 
 
+def test_what_the_page_says_of_volumes_follows_from_the_runs():
+    found = {section.name: section for section in volumes.sections()}
+    if "volumes" not in found:
+        pytest.skip("beyond is not recorded on AdrenalMNIST3D")
+    assert found["volumes"].of("fixed")["reads"] == "lower"
+    best = found["volumes"].runs.groupby("method")["best_epoch"].mean()
+    assert best["fixed"] > 16, "of the last epochs of 20"
+    assert best["none"] < 12, "of the middle"
+
+
+def test_what_the_page_says_of_the_table_follows_from_the_units():
+    found = multimodal.sections()
+    if not found:
+        pytest.skip("multimodal is not recorded")
+    (section,) = found
+    assert (section.differences["p_holm"].dropna() < 0.05).all()
+    assert set(section.differences.query("p_holm < 0.05")["reads"]) == {"lower"}
+    both, alone = section.of("fixed"), section.of("alone")
+    assert abs(both["mean"] - alone["mean"]) < effects.NEGLIGIBLE, "as much"
+    assert section.of("table")["mean"] < min(both["mean"], alone["mean"])
+
+
 def test_without_the_comparison_there_is_nothing(tmp_path):
     assert comparison.sections(tmp_path) == {"thresholds": [], "combination": [], "weight": []}
     assert comparison.facts(tmp_path) == {}
