@@ -1,6 +1,8 @@
 """The page on what the paper leaves for later."""
 
 import dataclasses
+import json
+import re
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -21,6 +23,7 @@ from companion.beyond import (
 )
 from companion.probes import units
 from companion.studies import specs
+from tests.companion.notebooks import NOTEBOOKS, run
 
 EFFECTS = {"none": 0.0, "baseline": 0.0, "fixed": -0.05, "tuned": -0.05, "feature_l2": 0.06}
 
@@ -298,6 +301,32 @@ def test_what_the_page_says_of_the_table_follows_from_the_units():
     assert section.of("table")["mean"] < min(both["mean"], alone["mean"])
 
 
+def test_what_the_page_says_of_features_follows_from_the_units():
+    found = ablation.recorded()
+    if len(found) < 2:
+        pytest.skip("ablation is not recorded")
+    gaps = {name: ablation.ends(rows, "variance", "gap") for name, rows in found.items()}
+    assert 0 < gaps["breastmnist"].low < gaps["breastmnist"].high < 0.02, "a little"
+    assert 0 in gaps["pneumoniamnist"], "not visibly"
+    for rows in found.values():
+        plain, held = (
+            ablation.ends(rows, "variance", "test_area", method) for method in ("none", "fixed")
+        )
+        assert plain.low > 0, "they tell more about the test images"
+        assert held.low > plain.high, "under the penalty the order means more"
+        without = {order: ablation.by_tenth(rows, order, "loss")[10] for order in ablation.LINES}
+        assert without["variance"].low > 0
+        assert without["head_weighted"].mean == max(each.mean for each in without.values())
+        for tenth in range(2, 11):
+            area = ablation.by_tenth(rows, "variance", "test_area")
+            assert area[tenth].mean > area[1].mean
+    breast = found["breastmnist"]
+    highest, chance = (
+        ablation.by_tenth(breast, order, "loss")[10] for order in ("variance", "random")
+    )
+    assert highest.low > chance.high, "more so than at random"
+
+
 def test_without_the_comparison_there_is_nothing(tmp_path):
     assert comparison.sections(tmp_path) == {"thresholds": [], "combination": [], "weight": []}
     assert comparison.facts(tmp_path) == {}
@@ -333,3 +362,20 @@ def test_no_fact_takes_the_name_of_another(ledgers):
     assert len(names) == len(set(names))
     told = wishes.facts(found) | ablation.facts(ablation.recorded())
     assert set(told) == set(names)
+
+
+def test_the_page_has_nothing_to_show_without_results(tmp_path, monkeypatch):
+    shown, facts = run("11_beyond", tmp_path, monkeypatch)
+    assert [len(table) for table in shown] == [0]
+    assert facts == {}
+
+
+def test_every_fact_of_the_page_is_there():
+    cells = json.loads((NOTEBOOKS / "11_beyond.ipynb").read_text("utf-8"))["cells"]
+    text = "".join(
+        line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"]
+    )
+    told = wishes.facts(wishes.sections()) | ablation.facts(ablation.recorded())
+    named = re.findall(r"{glue:text}`(\w+):", text)
+    assert len(named) > 40
+    assert set(named) <= set(told)
