@@ -301,6 +301,23 @@ def test_what_the_page_says_of_the_table_follows_from_the_units():
     assert section.of("table")["mean"] < min(both["mean"], alone["mean"])
 
 
+def test_what_the_page_says_of_the_start_follows_from_the_units():
+    found = pretraining.sections()
+    if not found:
+        pytest.skip("pretraining is not recorded")
+    (section,) = found
+    assert (section.differences["p_holm"].dropna() < 0.05).all()
+    assert section.of("fixed", "test_auroc")["low"] > 0
+    assert section.of("fixed", "test_accuracy")["high"] < 0
+    mine = section.runs[section.runs["method"] == "pretrained fixed"]
+    assert (mine["feature_variance"] < mine["variance_pretrained"]).all(), "the later one wins"
+    assert (mine["variance_pretrained"] > mine["variance_random"]).all()
+    # Much of what the one gives, the other gives too.
+    assert section.of("start", "test_auroc")["low"] > 0
+    assert section.of("start_fixed")["mean"] > section.of("start")["mean"] / 2
+    assert section.of("fixed")["mean"] > section.of("fixed_random")["mean"]
+
+
 def test_what_the_page_says_of_features_follows_from_the_units():
     found = ablation.recorded()
     if len(found) < 2:
