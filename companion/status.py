@@ -20,10 +20,7 @@ def status() -> str:
 
     Example:
         >>> [line.partition(":")[0] for line in status().splitlines()]
-        ['chest_paper', 'chest', 'skin_paper', 'skin', 'grid', 'edges', 'inert_lambda',
-         'ambiguities', 'rivals_tuning', 'rivals', 'few_images', 'few_images_weights',
-         'wrong_labels', 'networks', 'predictions', 'carried', 'norms', 'sampling', 'leakage',
-         'thresholds', 'temperature', 'labels', 'reliability', 'rows from commit ...']
+        ['chest_paper', 'chest', 'skin_paper', 'skin', ..., 'rows from commit ...']
     """
     lines, states = [], Counter()
     for study in (*STUDIES, *PROBES):

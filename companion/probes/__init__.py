@@ -22,6 +22,7 @@ from torch import Tensor
 from varreg.checks import check_choice
 from varreg.lab.columns import digest
 from varreg.lab.datasets import Dataset
+from varreg.lab.metrics import classification_metrics
 from varreg.lab.runs import Trained, provenance
 from varreg.lab.training import as_device, predict
 
@@ -36,7 +37,14 @@ PROBES = (
     "labels",
     "layers",
     "reliability",
+    "phantom_volumes",
+    "multimodal",
+    "pretraining",
+    "ablation",
 )
+
+
+OUTCOMES = ("cross_entropy", "auroc", "accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +117,15 @@ def answers(run: Trained, part: str) -> tuple[Tensor, Tensor]:
     """What a trained model says about ``"train"``, ``"val"`` or ``"test"``: logits, and labels."""
     subset = getattr(run.data, part)
     return predict(run.model, subset.images, run.fit.scaling), subset.labels
+
+
+def outcomes(run: Trained) -> dict[str, float]:
+    """Cross-entropy, AUROC and accuracy of a trained model on validation and test images."""
+    found = {}
+    for part in ("val", "test"):
+        metrics = classification_metrics(*answers(run, part), run.data.task)
+        found |= {f"{part}_{name}": metrics[name] for name in OUTCOMES}
+    return found
 
 
 def _module(probe: str) -> ModuleType:

@@ -76,6 +76,7 @@ def recorded_grid(tmp_path, monkeypatch):
         ("few_images_weights", 2 * 3 * 5 * (1 + 2 * 6)),
         ("wrong_labels", 2 * 10 * (1 + 2 * 3) * 10),
         ("networks", 10 * 7 * 10),
+        ("beyond", 5 * 4 + 10 * 5),
     ],
 )
 def test_number_of_runs(recorded_grid, study, count):
