@@ -212,6 +212,16 @@ def layers_table(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(head | changes | variances)
 
 
+def layers_facts(found: pd.DataFrame) -> dict[str, object]:
+    """What the text says of :func:`layers`, by weight and choice: cross-entropy, AUROC, pairs."""
+    said: dict[str, object] = {}
+    for row in found.itertuples():
+        head = f"when_layers_{row.weight}_{row.layers}"
+        said |= {head: words.change(row.cross_entropy), f"{head}_auroc": words.change(row.auroc)}
+        said["when_layers_seeds"] = row.cross_entropy.n
+    return said
+
+
 def facts(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
     """What the text of the page says in numbers: names of study, data, level, method, measure.
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from companion import when
+from companion import when, words
 from companion.studies import WHEN, specs
 from companion.studies.few_images import METHODS
 from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
-from companion.words import percent
+from varreg.lab.ledger import Ledger
 
 
 def test_strengths_are_those_that_breastmnist_chose():
@@ -186,9 +186,13 @@ def test_layers_are_compared_seed_by_seed():
         assert (row.first, row.last) == pytest.approx((0.5, 0.25))
     least = min(test.pvalue for test in raw)
     assert found["p_holm"].min() == pytest.approx(2 * least)
+    facts = when.layers_facts(found)
+    assert facts["when_layers_fixed_both"] == words.change(found["cross_entropy"][0])
+    assert facts["when_layers_fixed_first_auroc"] == words.change(found["auroc"][1])
+    assert facts["when_layers_seeds"] == 10
     shown = when.layers_table(found)
     assert shown["Who pays"].tolist() == ["both", "first"]
-    assert shown["Variance, last layer"].tolist() == [percent(0.25)] * 2
+    assert shown["Variance, last layer"].tolist() == [words.percent(0.25)] * 2
     assert shown.filter(like="cross-entropy").iloc[0, 0].endswith("*")
 
 
@@ -235,3 +239,20 @@ def test_what_the_pages_say_of_few_images_follows_from_the_runs(chest):
     assert abs(mean["self_setting", all_, loss] - mean["fixed", all_, loss]) < 0.02
     extra = chest.loc["augmented_feature_l2"].xs(loss, level="measure")
     assert extra.loc[few, "high"] < extra.loc[all_, "low"] < extra.loc[all_, "high"] < 0
+
+
+def test_what_the_page_says_of_layers_follows_from_the_runs():
+    ledger = Ledger("layers")
+    if ledger.runs().empty:
+        pytest.skip("layers is not recorded")
+    found = when.layers(ledger.runs(), ledger.curves()).set_index(["weight", "layers"])
+    assert (found["p_holm"] < 0.05).all(), "each stands"
+    loss = found["cross_entropy"]
+    for weight in ("fixed", "self_setting"):
+        last = loss[weight, "last"]
+        assert last.mean < min(loss[weight, "first"].mean, loss[weight, "both"].mean)
+        assert last.high < loss[weight, "first"].mean
+        area = found["auroc"][weight, "first"]
+        assert area.low < 0 < area.high < found["auroc"][weight, "last"].high
+        # The first layer pays, and the last one, which does not, varies less as well.
+        assert found["last"][weight, "first"] < 0.5
