@@ -24,7 +24,7 @@ def spectrum(features: np.ndarray) -> np.ndarray:
         ValueError: If the features are not of two axes, not finite, or of fewer than 2 samples.
 
     Example:
-        >>> spectrum(np.array([[0.0, 0], [2, 0]])).tolist()
+        >>> spectrum(np.array([[0.0, 0], [2, 0]])).round(6).tolist()
         [1.0, 0.0]
     """
     features = _checked(features)
