@@ -23,7 +23,7 @@ def status() -> str:
         ['chest_paper', 'chest', 'skin_paper', 'skin', 'grid', 'edges', 'inert_lambda',
          'ambiguities', 'rivals_tuning', 'rivals', 'few_images', 'few_images_weights',
          'wrong_labels', 'networks', 'predictions', 'carried', 'norms', 'sampling', 'leakage',
-         'thresholds', 'temperature', 'labels', 'rows from commit ...']
+         'thresholds', 'temperature', 'labels', 'inside', 'nuisance', 'scales', 'rows from ...']
     """
     lines, states = [], Counter()
     for study in (*STUDIES, *PROBES):

@@ -33,6 +33,9 @@ PROBES = (
     "thresholds",
     "temperature",
     "labels",
+    "inside",
+    "nuisance",
+    "scales",
 )
 
 
