@@ -233,7 +233,12 @@ def levels(seeds: pd.DataFrame, dataset: str) -> dict[str, str]:
 def table(
     seeds: pd.DataFrame, found: pd.DataFrame, dataset: str, measures: Sequence[str]
 ) -> pd.DataFrame:
-    """A row a method, a column a measure: the level without a penalty, and differences from it."""
+    """A row a method, a column a measure: the level without a penalty, and differences from it.
+
+    Empty where the data set is not recorded.
+    """
+    if seeds.empty or dataset not in set(seeds["dataset"]):
+        return pd.DataFrame()
     none = levels(seeds, dataset)
     shown = {"Method": [_title("none"), *(_title(name) for name in OTHERS)]}
     mine = found[found["dataset"] == dataset].set_index(["measure", "method"])["text"]

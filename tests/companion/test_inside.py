@@ -200,6 +200,7 @@ def test_what_is_not_all_recorded_is_not_shown(tmp_path):
     assert found.empty
     assert inside.facts(every["seed"], found, every["unit"]) == {"learns_yes": "no"}
     assert inside.scales_table(tmp_path).empty
+    assert inside.table(every["seed"], found, "phantom", ("cka",)).empty
     for figure in (inside.answer(found), inside.inner(every["seed"], every["epochs"])):
         figure.draw_without_rendering()
 
