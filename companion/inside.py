@@ -100,6 +100,12 @@ QUESTIONS = {
     "cam_lesion": ("relevant", "phantom_shortcut"),
 }
 
+HEADINGS = {
+    "cka": "Two seeds alike",
+    "flipped": "Not led by the marker",
+    "cam_lesion": "Looks at the lesion",
+}
+
 
 def recorded(results: Path | None = None) -> dict[str, pd.DataFrame]:
     """The rows of the probes, of data sets of which every method is recorded.
@@ -245,6 +251,19 @@ def table(
     for name in measures:
         shown[words.capital(MEASURES[name].title)] = [none[name], *mine[name].loc[list(OTHERS)]]
     return pd.DataFrame(shown)
+
+
+def said_table(found: pd.DataFrame) -> pd.DataFrame:
+    """What follows for each question of the plan, in words: a row a method.
+
+    Without the columns of what is not recorded.
+    """
+    shown = pd.DataFrame({"Method": [_title(name) for name in OTHERS]}, index=list(OTHERS))
+    for measure, (_, dataset) in QUESTIONS.items() if len(found) else ():
+        mine = found[(found["measure"] == measure) & (found["dataset"] == dataset)]
+        if len(mine):
+            shown[HEADINGS[measure]] = mine.set_index("method")["said"]
+    return shown.reset_index(drop=True)
 
 
 def scales_table(results: Path | None = None) -> pd.DataFrame:

@@ -148,6 +148,9 @@ def test_words_follow_from_the_differences(results):
     assert facts["learns_yes"] == "yes"
     assert facts["learns_phantom_seeds"] == len(SEEDS)
     assert (facts["learns_lesion_area"], facts["learns_marker_area"]) == ("10 %", "1.5 %")
+    table = inside.said_table(found).set_index("Method")
+    assert table.loc["Feature L2"].tolist() == ["better", "worse", "worse"]
+    assert table.loc["Dropout on the features"].tolist() == [nothing] * 3
     without = found[~((found["method"] == "fixed") & (found["measure"] == "cka"))]
     assert inside.facts(every["seed"], without, every["unit"])["learns_yes"] == "no"
     texts = found.set_index(["dataset", "method", "measure"])["text"]
@@ -200,6 +203,7 @@ def test_what_is_not_all_recorded_is_not_shown(tmp_path):
     assert found.empty
     assert inside.facts(every["seed"], found, every["unit"]) == {"learns_yes": "no"}
     assert inside.scales_table(tmp_path).empty
+    assert inside.said_table(found).columns.tolist() == ["Method"]
     assert inside.table(every["seed"], found, "phantom", ("cka",)).empty
     for figure in (inside.answer(found), inside.inner(every["seed"], every["epochs"])):
         figure.draw_without_rendering()
