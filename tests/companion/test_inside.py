@@ -213,3 +213,26 @@ def test_every_data_set_and_network_has_a_name():
     assert set(inside.DATA) == {"breastmnist", *nuisance.SHORTCUTS} == set(inside.LOOKS)
     assert set(inside.NETWORK_TITLES) == set(scales.NETWORKS)
     assert isinstance(units("inside")[0], Unit)
+
+
+def test_what_the_page_says_follows_from_the_record():
+    every = inside.recorded()
+    if set(inside.DATA) != set(every["seed"].get("dataset", ())):
+        pytest.skip("the probes are not all recorded")
+    found = inside.differences(every["seed"]).set_index(["dataset", "measure", "method"])
+    shortcut = found.loc["phantom_shortcut"]
+    facts = inside.facts(every["seed"], found.reset_index(), every["unit"])
+    assert facts["learns_yes"] == "no"
+    assert facts["learns_stable_fixed"] == facts["learns_led_fixed"] == "worse"
+    assert (shortcut.loc["flipped"].drop("published")["said"] == "worse").all()
+    assert shortcut.loc["flipped", "mean"].idxmax() == "feature_l2"
+    assert shortcut.loc["cam_lesion", "mean"].idxmax() == "feature_l2"
+    for measure in ("gradient_lesion", "cam_points"):
+        assert shortcut.loc[(measure, "fixed"), "said"] == "worse"
+    parts = scales.parts(
+        inside.details(Ledger("scales").runs(), Ledger("scales").curves())
+    ).set_index("model")
+    for model in ("small_cnn_norm", "small_resnet"):
+        row = parts.loc[model]
+        assert row["rest"].mean < row["scales"].mean < 0
+        assert row["normalized"].high < 0
