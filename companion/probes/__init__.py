@@ -41,6 +41,9 @@ PROBES = (
     "multimodal",
     "pretraining",
     "ablation",
+    "inside",
+    "nuisance",
+    "scales",
 )
 
 

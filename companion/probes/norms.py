@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from companion.probes import Measured, every
 from companion.studies.grid import DATASETS, MODELS
@@ -51,31 +51,45 @@ def measure(model: str, variance_weight: float, seed: int, **where: str | Path |
     scaling = Scaling.of(data.train.images, spec.normalize)
     details: list[dict[str, object]] = []
 
-    @torch.inference_mode()
     def look(epoch: int, network: nn.Module) -> None:
-        with FeatureTap(network) as tap:
-            logits = network(scaling(data.val.images.to(next(network.parameters()).device)))
-            features = tap.take().double()
-            head = network.get_submodule(tap.layer).weight
-        variance = features.var(dim=0, correction=0).mean().item()
-        square = features.square().mean().item()
-        metrics = classification_metrics(logits.cpu(), data.val.labels, data.task)
+        found, logits = sizes(network, scaling(data.val.images))
+        metrics = classification_metrics(logits, data.val.labels, data.task)
         details.append(
-            {
-                "epoch": epoch,
-                "feature_rms": square**0.5,
-                "feature_variance": variance,
-                # Features that are all zero neither vary nor have a size.
-                "relative_variance": variance / square if square else 0.0,
-                "head_norm": head.norm().item(),
-                "logit_rms": logits.square().mean().sqrt().item(),
-                "val_cross_entropy": metrics["cross_entropy"],
-                "val_accuracy": metrics["accuracy"],
-            }
+            {"epoch": epoch, **found}
+            | {f"val_{name}": metrics[name] for name in ("cross_entropy", "accuracy")}
         )
 
     train_run(spec, **where, on_epoch=look)
     return Measured(data, {"dataset": spec.dataset, "size": spec.size}, details)
+
+
+@torch.inference_mode()
+def sizes(network: nn.Module, images: Tensor) -> tuple[dict[str, float], Tensor]:
+    """How large the features, the head and the logits of a network in eval mode are.
+
+    Args:
+        network: With a linear layer that makes the logits.
+        images: A batch as it takes them, on any device.
+
+    Returns:
+        ``feature_rms``, ``feature_variance``, ``relative_variance``, ``head_norm`` and
+        ``logit_rms``, see :func:`measure`; and the logits, on the CPU.
+    """
+    with FeatureTap(network) as tap:
+        logits = network(images.to(next(network.parameters()).device))
+        features = tap.take().double()
+        head = network.get_submodule(tap.layer).weight
+    variance = features.var(dim=0, correction=0).mean().item()
+    square = features.square().mean().item()
+    found = {
+        "feature_rms": square**0.5,
+        "feature_variance": variance,
+        # Features that are all zero neither vary nor have a size.
+        "relative_variance": variance / square if square else 0.0,
+        "head_norm": head.norm().item(),
+        "logit_rms": logits.square().mean().sqrt().item(),
+    }
+    return found, logits.cpu()
 
 
 def variance_parts(rows: pd.DataFrame) -> pd.DataFrame:

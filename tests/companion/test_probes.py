@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -14,19 +15,25 @@ from companion.probes import (
     Unit,
     bits,
     carried,
+    inside,
     layers,
     leakage,
+    norms,
+    nuisance,
     predictions,
     reliability,
+    scales,
     thresholds,
     units,
 )
 from companion.studies import specs
 from companion.studies.few_images import settings
+from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
 from varreg import FeatureTap
-from varreg.lab import runs
+from varreg.lab import representations, runs
 from varreg.lab.columns import PROVENANCE_COLUMNS
 from varreg.lab.corruptions import corrupt
+from varreg.lab.datasets import phantom
 from varreg.lab.datasets.core import Subset
 from varreg.lab.ledger import Ledger
 from varreg.lab.metrics import classification_metrics
@@ -176,6 +183,177 @@ def test_which_layers_pay_shows_in_their_variances(small, monkeypatch):
     assert found["last"]["last"] < found["none"]["last"]
     for layer in layers.ENTERS:
         assert found["both"][layer] < found["none"][layer]
+
+
+def test_inside_by_hand(small, monkeypatch):
+    data = small()
+    monkeypatch.setattr(inside, "SEEDS", range(3))
+    _, details = measured("inside", dataset="breastmnist", method="dropout")
+    table = pd.DataFrame(details)
+    kinds = {kind: rows.dropna(axis=1, how="all") for kind, rows in table.groupby("kind")}
+    assert {kind: len(rows) for kind, rows in kinds.items()} == {"epochs": 3, "seed": 3, "pair": 3}
+    features, answers = [], []
+    for seed in range(3):
+        run = runs.train_run(inside.spec_of("breastmnist", "dropout", seed))
+        with torch.inference_mode():
+            batch = run.fit.scaling(data.test.images)
+            features.append(run.model.features(batch).double().numpy())
+            answers.append(run.model(batch).flatten().numpy() > 0)
+        row, its = kinds["seed"].iloc[seed], features[-1]
+        assert row["best_epoch"] == run.fit.best_epoch
+        assert row["head_norm"] == pytest.approx(run.model.head[1].weight.norm().item(), rel=1e-6)
+        assert row["feature_rms"] == pytest.approx(np.sqrt((its**2).mean()), rel=1e-6)
+        assert row["within"] + row["between"] == pytest.approx(its.var(0).mean(), rel=1e-6)
+        assert row["between_share"] == pytest.approx(row["between"] / its.var(0).mean(), rel=1e-6)
+        assert row["dead"] == (its == 0).all(0).mean()
+        covariance = np.linalg.eigvalsh(np.cov(its.T))[::-1]
+        assert row["share_1"] == pytest.approx(covariance[0] / covariance.sum(), rel=1e-6)
+        assert row["test_accuracy"] == (answers[-1] == data.test.labels.numpy()).mean()
+    for row in (row for row in details if row["kind"] == "pair"):
+        one, other = row["seed"], row["other_seed"]
+        assert row["disagree"] == (answers[one] != answers[other]).mean()
+        likeness = representations.linear_cka(features[one], features[other])
+        assert row["cka"] == pytest.approx(likeness, rel=1e-6)
+    start = kinds["epochs"].iloc[0]
+    model = runs.initial_model(inside.spec_of("breastmnist", "dropout", 0), data).eval()
+    seen = run.fit.scaling(data.val.images)
+    assert start["epochs"] == 0
+    assert start["head_norm"] == norms.sizes(model, seen)[0]["head_norm"]
+
+
+def test_features_without_variance_have_no_shares():
+    found = inside.of_features(np.zeros((6, 3)), np.arange(6) % 2)
+    assert found["dead"] == 1
+    assert set(found.values()) == {0.0, 1.0}
+
+
+def test_methods_inside_are_at_the_strengths_that_breastmnist_chose():
+    chosen = chosen_strengths(BLOCKS[0])
+    for name, its in inside.METHODS.items():
+        if name not in ("none", "published", "augmented"):
+            assert its.get("strength", its.get("variance_weight")) == chosen[its["method"]], name
+    seeds = {inside.spec_of("breastmnist", name, 4).seed for name in inside.METHODS}
+    assert seeds == {4}
+
+
+def test_a_network_that_reads_the_marker_is_found_out():
+    labels, markers = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0])
+    by_marker = np.array([[-1.0] * 4, [1.0] * 4, [-0.5, 0.5, 0.5, -0.5]])
+    found = nuisance.reliance(by_marker, labels, markers)
+    assert found["flipped"] == 1
+    assert found["flipped_removed"] == 0
+    assert found["pull"] == 4
+    assert (found["accuracy_aligned"], found["accuracy_conflicting"]) == (1, 0)
+    assert (found["auroc_aligned"], found["auroc_conflicting"]) == (1, 0)
+    by_lesion = np.tile([-2.0, -1.0, 1.0, -0.5], (3, 1))
+    found = nuisance.reliance(by_lesion, labels, markers)
+    assert (found["flipped"], found["flipped_removed"], found["pull"]) == (0, 0, 0)
+    for name in ("aligned", "conflicting", "without"):
+        assert (found[f"accuracy_{name}"], found[f"auroc_{name}"]) == (0.75, 1)
+    assert nuisance.reliance(np.zeros((3, 4)), labels, markers)["pull"] == 0
+
+
+def test_relevance_of_networks_that_look_at_one_half():
+    images, lesions = torch.rand(5, 1, 8, 8), torch.zeros(5, 8, 8, dtype=torch.bool)
+    lesions[:, 4:] = True  # the lower half
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 1, 1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 1)
+    )
+    with torch.no_grad():
+        model[0].weight.fill_(1)
+        model[0].bias.fill_(0)
+        model[3].weight.copy_(lesions[0].float().flatten()[None])
+    found = nuisance.relevance(model, images, lesions, ~lesions[0])
+    assert (found["gradient_lesion"], found["gradient_marker"], found["gradient_points"]) == (
+        1,
+        0,
+        1,
+    )
+    # One weight a map: Grad-CAM shows where the map is bright, whatever the head makes of it.
+    bright = (images * lesions[:, None]).sum((1, 2, 3)) / images.sum((1, 2, 3))
+    assert found["cam_lesion"] == pytest.approx(bright.mean().item(), rel=1e-5)
+    assert found["cam_lesion"] + found["cam_marker"] == pytest.approx(1)
+
+
+def test_nuisance_asks_about_the_test_images(monkeypatch):
+    monkeypatch.setattr(inside, "SEEDS", range(2))
+    monkeypatch.setitem(inside.DATASETS, "phantom", {"dataset": "phantom", "epochs": 10})
+    fit = runs.fit
+
+    def short(model, data, criterion, settings, **given):
+        return fit(model, data, criterion, dataclasses.replace(settings, epochs=1), **given)
+
+    monkeypatch.setattr(runs, "fit", short)
+    row, details = measured("nuisance", dataset="phantom_shortcut", method="fixed")
+    assert row["lesions"] <= 300  # half of the test images
+    assert row["marker_area"] == 2 * 6 / 28**2
+    assert 0.04 < row["lesion_area"] < 0.25
+    table = pd.DataFrame(details)
+    seeds = table[table["kind"] == "seed"]
+    # As drawn, the images are half and half aligned and conflicting.
+    data = phantom.load("phantom", 28)
+    _, _, markers = phantom.draw(**phantom.part_arguments("phantom", "test"))
+    run = runs.train_run(
+        inside.spec_of("phantom", "fixed", 1),
+        data=phantom.load("phantom", 28, nuisance.SHORTCUTS["phantom_shortcut"]),
+    )
+    right = (predict(run.model, data.test.images, run.fit.scaling).flatten() > 0).numpy() == (
+        data.test.labels.numpy()
+    )
+    aligned = markers == data.test.labels.numpy()
+    found = seeds.iloc[1]
+    assert found["test_accuracy"] == right.mean()
+    both = (found["accuracy_aligned"] + found["accuracy_conflicting"]) / 2
+    assert both == pytest.approx(right.mean(), abs=0.1)
+    assert right[aligned].mean() == pytest.approx(found["accuracy_aligned"], abs=0.1)
+
+
+def test_the_penalty_behind_batch_normalization(small):
+    data = small()
+    row, details = measured("scales", model="small_cnn_norm", method="fixed", seed=0)
+    assert row["dataset"] == "breastmnist"
+    table = pd.DataFrame(details)
+    assert table["epoch"].tolist() == [0, 1, 2]
+    assert table["scale_rms"].iloc[0] == 1
+    assert table["normalized_variance"].between(0, 1).all()
+    network = runs.models.build("small_cnn_norm", in_channels=1, size=12, n_outputs=1).eval()
+    seen = data.train.images / 255
+    found = scales.normalized(network, seen, ("features.5",))
+    with torch.no_grad():
+        before = network.features[:5](seen).double().numpy()
+    whitened = (before - before.mean((0, 2, 3), keepdims=True)) / before.std(
+        (0, 2, 3), keepdims=True
+    )
+    assert found["normalized_variance"] == pytest.approx(whitened.var(0).mean(), rel=1e-5)
+    # A factor before the normalization is taken out by it, and its own scale is what it says.
+    with torch.no_grad():
+        network.features[4].weight *= 3
+        network.features[4].bias *= 3
+        network.features[5].weight.fill_(-2)
+    scaled = scales.normalized(network, seen, ("features.5",))
+    assert scaled["scale_rms"] == 2
+    assert scaled["normalized_variance"] == pytest.approx(found["normalized_variance"], rel=1e-5)
+    assert scales.normalized(network, seen, ()) == {}
+
+
+def test_parts_of_the_variance_multiply():
+    random, rows = np.random.default_rng(0), []
+    for model, seed, method in product(scales.NETWORKS, range(5), ("none", "fixed")):
+        scale = np.exp(random.normal()) if model != "small_cnn" else np.nan
+        row = {"model": model, "seed": seed, "method": method, "scale_rms": scale}
+        for name in ("feature_variance", "relative_variance", "head_norm"):
+            row[name] = np.exp(random.normal())
+        rows.append(row | {"normalized_variance": scale and 0.5 * scale / scale, "epoch": 20})
+    found = scales.parts(pd.DataFrame(rows)).set_index("model")
+    assert list(found.index) == list(scales.NETWORKS)
+    wide = pd.DataFrame(rows).pivot(index="seed", columns=["model", "method"])
+    logs = np.log(wide["feature_variance"]["small_resnet"])
+    expected = (logs["fixed"] - logs["none"]).mean()
+    row = found.loc["small_resnet"]
+    assert row["variance"].mean == pytest.approx(expected)
+    assert row["scales"].mean + row["rest"].mean == pytest.approx(expected)
+    assert row["normalized"].mean == pytest.approx(0, abs=1e-12)
+    assert found.loc["small_cnn", "scales"] is found.loc["small_cnn", "rest"] is None
 
 
 def test_carried_weights_go_on_from_where_they_were(small, monkeypatch):

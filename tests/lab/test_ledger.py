@@ -108,6 +108,18 @@ def test_a_new_column_keeps_the_old_rows(ledger):
     assert curves["val_ece"].notna().sum() == 2
 
 
+def test_rows_of_different_kinds_keep_all_of_their_columns(tmp_path):
+    ledger = Ledger("probe", tmp_path)
+    ledger.append(
+        run("aaa"), [{"kind": "seed", "rank": 3.5}, {"kind": "pair", "cka": 0.25, "other": 1}]
+    )
+    found = ledger.curves()
+    assert found.columns.tolist() == ["key", "kind", "rank", "cka", "other"]
+    assert found["rank"].tolist()[0] == 3.5
+    assert found["cka"].tolist()[1] == 0.25
+    assert found[["cka", "other"]].iloc[0].isna().all()
+
+
 def test_a_missing_column_stays_empty(ledger):
     row = run("bbb")
     del row["seed"]

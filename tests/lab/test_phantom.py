@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from sklearn.linear_model import RidgeClassifier
 
 from varreg.lab import datasets
-from varreg.lab.datasets.phantom import CLASS_NAMES, COUNTS, draw
+from varreg.lab.datasets import phantom
+from varreg.lab.datasets.phantom import (
+    CLASS_NAMES,
+    COUNTS,
+    KINDS,
+    counterfactuals,
+    draw,
+    part_arguments,
+)
 
 shapes = st.fixed_dictionaries(
     {
@@ -136,6 +144,107 @@ def test_load():
     assert datasets.load("phantom", size=20).sha256 != datasets.load("phantom").sha256
 
 
+# Mean of each image, and with weights that rise from the first value to the last.
+DRAWN = {
+    2: (
+        [1, 1, 0, 1, 0, 0],
+        [1, 0, 0, 1, 0, 0],
+        [119.675, 120.633, 109.065, 109.334, 112.505, 117.963],
+        [62.941, 63.634, 58.835, 58.274, 58.896, 61.419],
+    ),
+    7: (
+        [3, 1, 4, 5, 2, 0],
+        [3, 3, 4, 5, 2, 0],
+        [145.066, 151.671, 142.592, 133.244, 161.137, 140.17],
+        [66.241, 69.139, 65.64, 60.928, 72.872, 62.665],
+    ),
+}
+
+
+@pytest.mark.parametrize("n_classes", [2, 7])
+def test_the_pictures_stay_as_they_were_first_drawn(n_classes):
+    channels = {2: 1, 7: 3}[n_classes]
+    found = draw(6, n_classes=n_classes, channels=channels, seed=11)
+    labels, markers, means, weighted = DRAWN[n_classes]
+    assert (found.labels.tolist(), found.markers.tolist()) == (labels, markers)
+    images = found.images.astype(float)
+    rising = (np.arange(images[0].size) / images[0].size).reshape(images[0].shape)
+    # Another processor rounds a few pixels to the next of 256 values: 0.0013 each.
+    np.testing.assert_allclose(images.mean((1, 2, 3)), means, atol=0.01)
+    np.testing.assert_allclose((images * rising).mean((1, 2, 3)), weighted, atol=0.01)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_counterfactuals_are_the_drawn_images_and_differ_in_their_marker_alone(name):
+    test = datasets.load(name).test
+    found = counterfactuals(**part_arguments(name, "test"))
+    n, places = len(found.labels), found.places
+    assert np.array_equal(found.labels, test.labels.numpy())
+    assert np.array_equal(found.images[found.markers, np.arange(n)], test.images.numpy())
+    without, columns = found.images[-1], []
+    for images in found.images[:-1]:
+        changed = (images != without).any(axis=1)
+        assert changed.any(axis=(1, 2)).all()
+        assert not changed[:, ~places].any()
+        columns.append(np.flatnonzero(changed.any(axis=(0, 1))).mean())
+    assert columns == sorted(set(columns))
+    assert places.mean() < 0.1
+
+
+@pytest.mark.parametrize("n_classes", [2, 7])
+@given(shapes)
+def test_counterfactuals_of_any_shape(n_classes, wanted):
+    wanted = wanted | {"n_classes": n_classes}
+    found, drawn = counterfactuals(**wanted), draw(**wanted)
+    own = found.images[found.markers, np.arange(wanted["n"])]
+    assert np.array_equal(own, drawn.images)
+    assert found.images.shape == (n_classes + 1, *drawn.images.shape)
+    assert found.lesions.shape == (wanted["n"], wanted["size"], wanted["size"])
+    assert found.lesions.dtype == found.places.dtype == bool
+    if n_classes == 2:
+        assert not found.lesions[found.labels == 0].any()
+
+
+def test_a_lesion_of_a_radiograph_is_where_brightness_was_added(monkeypatch):
+    found = counterfactuals(200, size=64, seed=4)
+    draw_opacities = phantom._opacities
+
+    def none(*given):
+        added, inside = draw_opacities(*given)
+        return np.zeros_like(added), inside
+
+    monkeypatch.setattr(phantom, "_opacities", none)
+    plain = counterfactuals(200, size=64, seed=4)
+    added = found.images[-1, :, 0].astype(float) - plain.images[-1, :, 0]
+    ill = found.labels == 1
+    assert found.lesions[ill].any(axis=(1, 2)).mean() > 0.99
+    assert added[found.lesions].mean() > 8 * added[ill][~found.lesions[ill]].mean()
+    assert 0.04 < found.lesions[ill].mean() < 0.25
+    # The brightest spot of an opacity lies in it, where it was not drawn over by another.
+    brightest = added[ill].reshape(ill.sum(), -1).argmax(1)
+    assert found.lesions[ill].reshape(ill.sum(), -1)[range(ill.sum()), brightest].mean() > 0.97
+
+
+def test_a_lesion_of_the_skin_is_darker_than_the_skin_around_it():
+    found = counterfactuals(140, size=64, n_classes=7, channels=1, seed=4)
+    brown = np.isin(found.labels, [4, 5])
+    pictures, lesions = found.images[-1, brown, 0], found.lesions[brown]
+    assert all(p[m].mean() < p[~m].mean() - 40 for p, m in zip(pictures, lesions, strict=True))
+
+
+def test_a_shortcut_moves_markers_and_nothing_else():
+    plain = datasets.load("phantom")
+    shortcut = phantom.load("phantom", 28, phantom.SPURIOUS | {"train": 0.9, "val": 0.9})
+    assert shortcut.sha256 != plain.sha256
+    assert torch.equal(shortcut.test.images, plain.test.images)
+    for part in ("train", "val"):
+        ours, theirs = getattr(shortcut, part), getattr(plain, part)
+        assert torch.equal(ours.labels, theirs.labels)
+        changed = (ours.images != theirs.images)[:, 0].numpy()
+        assert 0.05 < changed.any(axis=(1, 2)).mean() < 0.6
+        assert not changed[:, 4:].any()
+
+
 def test_parts_share_no_image():
     data = datasets.load("phantom")
     images = [bytes(x.numpy()) for part in (data.train, data.val, data.test) for x in part.images]
@@ -163,6 +272,18 @@ def test_five_thousand_images_take_seconds():
 def test_draw_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         draw(**({"n": 2} | arguments))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("phantom8", "test"), "name is 'phantom8'; allowed are phantom, phantom7"),
+        (("phantom", "rest"), "part is 'rest'; allowed are train, val, test"),
+    ],
+)
+def test_arguments_of_no_part(given, message):
+    with pytest.raises(ValueError, match=message):
+        part_arguments(*given)
 
 
 def test_load_refuses_small_sizes():

@@ -374,8 +374,8 @@ def _without(table: Table, key: str) -> Table:
 
 
 def _grown(table: Table, rows: Sequence[Mapping[str, object]]) -> Table:
-    # A column may be new (a later version records more): old rows leave it empty.
-    names = list(dict.fromkeys([*table.header, *(["key"] if not rows else rows[0])]))
+    # A column may be new (a later version records more) or of some rows: others leave it empty.
+    names = list(dict.fromkeys([*table.header, "key", *(name for row in rows for name in row)]))
     exact = settings_in(names)
     return table.grown(names, [[_text(row.get(n), n in exact) for n in names] for row in rows])
 

@@ -6,10 +6,14 @@ thing that must not: a marker at the upper edge, whose place goes with the class
 part and is drawn independently of it in the validation and test parts. A network that reads the
 marker does well in training and badly elsewhere, so early stopping and every other choice that is
 made on the validation part is made on images where the marker does not help.
+
+:func:`counterfactuals` draws the same pictures with the marker in each of its places and without
+it, and says which pixels the lesion covers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +67,27 @@ class Drawing(NamedTuple):
     markers: np.ndarray
 
 
+class Counterfactuals(NamedTuple):
+    """What :func:`counterfactuals` returns.
+
+    Attributes:
+        images: ``uint8``, ``(n_classes + 1, N, C, size, size)``: the same pictures with the marker
+            in the place of each class, and last without a marker.
+        labels: ``int64``, ``(N,)``.
+        markers: ``int64``, ``(N,)``, where the marker of the drawn image stands.
+        lesions: ``bool``, ``(N, size, size)``, pixels within the border of what makes the class:
+            opacities, as far as they lie in the lungs, or the skin lesion. None in a clear
+            radiograph: the faint spots that every radiograph has tell nothing.
+        places: ``bool``, ``(size, size)``, pixels where a marker can stand.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    markers: np.ndarray
+    lesions: np.ndarray
+    places: np.ndarray
+
+
 def draw(
     n: int,
     *,
@@ -97,46 +122,97 @@ def draw(
         >>> bool((labels == markers).mean() > 0.85)
         True
     """
-    if n < 1:
-        raise ValueError(f"n is {n}; at least one image can be drawn")
-    if size < MIN_SIZE:
-        raise ValueError(f"size is {size}; phantoms come in any size from {MIN_SIZE} pixels")
-    check_choice("n_classes", n_classes, CLASS_NAMES)
-    check_choice("channels", channels, (1, 3))
-    check_range("spurious", spurious, 1, ends="[]")
-    random = np.random.default_rng(seed)
-    labels = random.permutation(np.arange(n) % n_classes)
-    anywhere = random.integers(0, n_classes, n)
-    markers = np.where(random.random(n) < spurious, labels, anywhere)
-
+    labels, markers, blocks = _drawn(n, size, n_classes, channels, seed, spurious)
     images = np.empty((n, channels, size, size), dtype=np.uint8)
-    step = max(1, BLOCK // size**2)
-    for start in range(0, n, step):
-        block = slice(start, start + step)
-        paint = _radiographs if n_classes == 2 else _skin
-        picture = paint(random, labels[block], markers[block], size)
-        if picture.shape[1] > channels:
-            picture = np.einsum("nchw,c->nhw", picture, LUMINANCE)[:, None]
-        images[block] = np.clip(picture * 255 + 0.5, 0, 255)  # one channel broadcasts to three
+    for block, picture, _ in blocks:
+        _finish(picture, markers[block], n_classes, images[block])
     return Drawing(images, labels, markers)
 
 
-def load(name: str, size: int) -> Dataset:
-    """Draws ``phantom`` or ``phantom7`` in three parts; see :func:`varreg.lab.datasets.load`."""
+def counterfactuals(
+    n: int,
+    *,
+    size: int = 28,
+    n_classes: int = 2,
+    channels: int = 1,
+    seed: int = 0,
+    spurious: float = 0.9,
+) -> Counterfactuals:
+    """Draws the phantoms of :func:`draw`, each with every marker and with none.
+
+    Args:
+        n: as for :func:`draw`, also the other arguments.
+        size: height and width in pixels.
+        n_classes: 2 or 7.
+        channels: 1 or 3.
+        seed: the same seed gives the images of :func:`draw`.
+        spurious: how much the marker of the drawn image tells about the class.
+
+    Raises:
+        ValueError: If an argument is not among these.
+
+    Example:
+        >>> found = counterfactuals(100, seed=1)
+        >>> as_drawn = found.images[found.markers, np.arange(100)]
+        >>> bool((as_drawn == draw(100, seed=1).images).all())
+        True
+    """
+    labels, markers, blocks = _drawn(n, size, n_classes, channels, seed, spurious)
+    images = np.empty((n_classes + 1, n, channels, size, size), dtype=np.uint8)
+    lesions = np.empty((n, size, size), dtype=bool)
+    for block, picture, lesion in blocks:
+        lesions[block] = lesion
+        for place in range(n_classes):
+            _finish(picture, np.full(len(picture), place), n_classes, images[place, block])
+        _finish(picture, None, n_classes, images[-1, block])
+    places = _marker(np.arange(n_classes), n_classes, size).any(axis=0)
+    return Counterfactuals(images, labels, markers, lesions, places)
+
+
+def part_arguments(name: str, part: str, size: int = 28) -> dict[str, int | float]:
+    """What :func:`draw` is given for a part of ``phantom`` or ``phantom7``.
+
+    Args:
+        name: ``"phantom"`` or ``"phantom7"``.
+        part: ``"train"``, ``"val"`` or ``"test"``.
+        size: height and width in pixels.
+
+    Raises:
+        ValueError: If there is no such data set or part.
+
+    Example:
+        >>> part_arguments("phantom", "val")["n"]
+        300
+    """
+    for what, given, allowed in (("name", name, KINDS), ("part", part, COUNTS)):
+        if given not in allowed:
+            raise ValueError(f"{what} is {given!r}; allowed are {', '.join(allowed)}")
+    n_classes, channels = KINDS[name]
+    return {
+        "n": COUNTS[part],
+        "size": size,
+        "n_classes": n_classes,
+        "channels": channels,
+        "seed": list(COUNTS).index(part),
+        "spurious": SPURIOUS[part],
+    }
+
+
+def load(name: str, size: int, spurious: Mapping[str, float] = SPURIOUS) -> Dataset:
+    """Draws ``phantom`` or ``phantom7`` in three parts; see :func:`varreg.lab.datasets.load`.
+
+    Args:
+        name: ``"phantom"`` or ``"phantom7"``.
+        size: height and width in pixels.
+        spurious: how much the marker tells about the class, by part. The pictures are the same
+            whatever it is: only markers move.
+    """
     if size < MIN_SIZE:
         raise UnknownDatasetError(f"{name} comes in any size from {MIN_SIZE} pixels, not in {size}")
-    n_classes, channels = KINDS[name]
     parts = [
-        draw(
-            count,
-            size=size,
-            n_classes=n_classes,
-            channels=channels,
-            seed=seed,
-            spurious=SPURIOUS[part],
-        )
-        for seed, (part, count) in enumerate(COUNTS.items())
+        draw(**part_arguments(name, part, size) | {"spurious": spurious[part]}) for part in COUNTS
     ]
+    n_classes = KINDS[name][0]
     # Channels last in memory, like all the other data sets.
     images = np.concatenate([part.images for part in parts])
     images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
@@ -152,6 +228,40 @@ def load(name: str, size: int) -> Dataset:
         source="drawn by varreg.lab.datasets.phantom",
         images_sha256=hash_bytes(images),
     )
+
+
+def _drawn(
+    n: int, size: int, n_classes: int, channels: int, seed: int, spurious: float
+) -> tuple[np.ndarray, np.ndarray, Iterator[tuple[slice, np.ndarray, np.ndarray]]]:
+    """Labels, places of the markers and, block by block, pictures without them and lesions."""
+    if n < 1:
+        raise ValueError(f"n is {n}; at least one image can be drawn")
+    if size < MIN_SIZE:
+        raise ValueError(f"size is {size}; phantoms come in any size from {MIN_SIZE} pixels")
+    check_choice("n_classes", n_classes, CLASS_NAMES)
+    check_choice("channels", channels, (1, 3))
+    check_range("spurious", spurious, 1, ends="[]")
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.arange(n) % n_classes)
+    anywhere = random.integers(0, n_classes, n)
+    markers = np.where(random.random(n) < spurious, labels, anywhere)
+    paint = _radiographs if n_classes == 2 else _skin
+    step = max(1, BLOCK // size**2)
+    parts = (slice(start, start + step) for start in range(0, n, step))
+    return labels, markers, ((part, *paint(random, labels[part], size)) for part in parts)
+
+
+def _finish(
+    picture: np.ndarray, markers: np.ndarray | None, n_classes: int, out: np.ndarray
+) -> None:
+    """Stamp the markers, if there are any, and write the picture as bytes."""
+    if markers is not None:
+        stamp = _marker(markers, n_classes, picture.shape[-1])[:, None]
+        ink = np.float32(0.93) if n_classes == 2 else INK[:, None, None]
+        picture = picture * (1 - stamp) + ink * stamp
+    if picture.shape[1] > out.shape[1]:
+        picture = np.einsum("nchw,c->nhw", picture, LUMINANCE)[:, None]
+    out[:] = np.clip(picture * 255 + 0.5, 0, 255)  # one channel broadcasts to three
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -202,9 +312,12 @@ def _marker(markers: np.ndarray, n_classes: int, size: int) -> np.ndarray:
 
 
 def _radiographs(
-    random: np.random.Generator, labels: np.ndarray, markers: np.ndarray, size: int
-) -> np.ndarray:
-    """Chest-like pictures, ``(n, 1, size, size)``: two lungs, ribs, a heart, perhaps opacities."""
+    random: np.random.Generator, labels: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chest-like pictures, ``(n, 1, size, size)``, and where their opacities are.
+
+    Two lungs, ribs, a heart, perhaps opacities.
+    """
     n = len(labels)
     x, y = _grid(size)
     x = x + _uniform(random, -0.06, 0.06, n)
@@ -225,21 +338,23 @@ def _radiographs(
     picture = 0.62 + 0.04 * tissue + 0.08 * spine
     picture -= lungs * (_uniform(random, 0.36, 0.44, n) - 0.05 * ribs - 0.03 * tissue)
     picture += lungs * 0.22 * heart
-    opacity = _opacities(random, labels, lungs, x, y)
+    opacity, lesions = _opacities(random, labels, lungs, x, y)
     picture += opacity
     picture *= 1 - 0.85 * outside
     picture = (picture - 0.5) * _uniform(random, 0.9, 1.1, n) + _uniform(random, 0.45, 0.53, n)
     picture += 0.02 * random.standard_normal(picture.shape, dtype=np.float32)
-    stamp = _marker(markers, 2, size)
-    return (picture * (1 - stamp) + 0.93 * stamp)[:, None]
+    return picture[:, None], lesions
 
 
 def _opacities(
     random: np.random.Generator, labels: np.ndarray, lungs: np.ndarray, x: np.ndarray, y: np.ndarray
-) -> np.ndarray:
-    """Brightness that is added: faint small spots in every image, up to three opacities in some."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Brightness that is added, and the pixels in the lungs that lie within an opacity's border.
+
+    Faint small spots in every image, up to three opacities in some.
+    """
     n, size = len(labels), lungs.shape[-1]
-    total = np.zeros_like(lungs)
+    total, inside = np.zeros_like(lungs), np.zeros(lungs.shape, dtype=bool)
     ill = (labels == 1)[:, None, None]
     for number in range(3):
         side = np.where(random.random((n, 1, 1)) < 0.5, -1, 1).astype(np.float32)
@@ -251,13 +366,17 @@ def _opacities(
         here = random.random((n, 1, 1)) < (0.45 if number else 1)
         strength = np.where(ill, _uniform(random, 0.18, 0.38, n), _uniform(random, 0.05, 0.20, n))
         total += here * strength * _sigmoid((1 - ragged) * 5)
-    return total * lungs
+        inside |= ill & here & (ragged < 1)
+    return total * lungs, inside & (lungs > 0.5)
 
 
 def _skin(
-    random: np.random.Generator, labels: np.ndarray, markers: np.ndarray, size: int
-) -> np.ndarray:
-    """Dermoscopy-like pictures, ``(n, 3, size, size)``: skin, one lesion, a few hairs."""
+    random: np.random.Generator, labels: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Dermoscopy-like pictures, ``(n, 3, size, size)``, and where their lesion is.
+
+    Skin, one lesion, a few hairs.
+    """
     n = len(labels)
     x, y = _grid(size)
     traits = LESIONS[labels]
@@ -282,8 +401,7 @@ def _skin(
     picture *= (1 - _hairs(random, n, x, y))[:, None]
     picture *= (1 - _uniform(random, 0.12, 0.32, n) * (x**2 + y**2) ** 1.5 / 2)[:, None]
     picture += 0.012 * random.standard_normal(picture.shape, dtype=np.float32)
-    stamp = _marker(markers, 7, size)[:, None]
-    return picture * (1 - stamp) + INK[:, None, None] * stamp
+    return picture, reach < 1
 
 
 def _outline(
