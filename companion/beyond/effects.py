@@ -35,7 +35,7 @@ SAYS = {
     "lower": "lower",
     "higher": "higher",
     "negligible": "too little to matter",
-    "unclear": "no difference that could be seen",
+    "unclear": "no difference that stands after Holm's correction",
 }
 
 
