@@ -25,7 +25,7 @@ from varreg.loss import (
 )
 from varreg.variance import feature_variance, per_channel
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "PUBLISHED",

@@ -58,7 +58,7 @@ def test_status_of_nothing(capsys):
     assert main(["status"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [*STUDIES, *PROBES]
-    assert lines[0] == "chest_paper: 0 of 9 runs recorded"
+    assert lines[0] == "chest_paper: 0 of 30 runs recorded"
     assert "waits for another study" in lines[1]
 
 
@@ -68,7 +68,7 @@ def test_run_records_and_goes_on(capsys, tmp_path, small_studies):
     assert ledger.runs()["seed"].tolist() == [0]
     assert main(["run", "chest", "--device", "cpu"]) == 0
     assert ledger.runs()["seed"].tolist() == [0, 1]
-    assert "chest_paper: 0 of 9 runs recorded" in capsys.readouterr().out
+    assert "chest_paper: 0 of 30 runs recorded" in capsys.readouterr().out
 
 
 def test_results_of_another_folder(capsys, tmp_path, small_studies):
