@@ -168,6 +168,20 @@ def best_strengths(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def best_facts(dataset: str, runs: pd.DataFrame) -> dict[str, object]:
+    """What the text says of :func:`best_strengths`: by data set, share and method."""
+    said: dict[str, object] = {}
+    for row in best_strengths(runs).to_dict("records"):
+        level = re.sub(r"\W+", "_", row["Images"]).strip("_")
+        for method in few_images_weights.METHODS:
+            title, head = (
+                words.capital(METHODS[method].title),
+                f"when_best_{dataset}_{level}_{method}",
+            )
+            said |= {head: row[title], f"{head}_gain": row[f"{title}: gain"]}
+    return said
+
+
 def layers(units: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
     """What it changes which features pay, against no penalty, over the seeds.
 

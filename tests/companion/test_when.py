@@ -155,6 +155,10 @@ def test_the_best_strength_is_that_of_the_lowest_mean_and_off_where_none_gains()
     assert shown[title].tolist() == ["2.5", "off"]
     assert shown[f"{title}: gain"].tolist()[0].startswith("\u22120.200")
     assert shown["Penalty, weight sets itself"].tolist() == ["0.01", "0.01"]
+    facts = when.best_facts("breastmnist", pd.DataFrame(rows))
+    assert facts["when_best_breastmnist_5_tuned"] == "2.5"
+    assert facts["when_best_breastmnist_100_tuned"] == "off"
+    assert facts["when_best_breastmnist_5_tuned_gain"] == shown[f"{title}: gain"][0]
 
 
 def test_layers_are_compared_seed_by_seed():
@@ -256,3 +260,29 @@ def test_what_the_page_says_of_layers_follows_from_the_runs():
         assert area.low < 0 < area.high < found["auroc"][weight, "last"].high
         # The first layer pays, and the last one, which does not, varies less as well.
         assert found["last"][weight, "first"] < 0.5
+
+
+def test_what_the_page_says_of_the_best_weight_follows_from_the_runs():
+    runs = when.recorded("few_images_weights").get("pneumoniamnist")
+    if runs is None:
+        pytest.skip("few_images_weights is not recorded on PneumoniaMNIST")
+    facts = when.best_facts("pneumoniamnist", runs)
+    best = {
+        method: [
+            facts[f"when_best_pneumoniamnist_{share}_{method}"] for share in (5, 10, 25, 50, 100)
+        ]
+        for method in ("tuned", "self_setting")
+    }
+    assert best["tuned"][-1] == "off"
+    fixed, shares = ([float(text) for text in best[name] if text != "off"] for name in best)
+    assert fixed == sorted(fixed, reverse=True)
+    assert fixed[0] > fixed[1]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > shares[1] == shares[3] > shares[4]
+    # What BreastMNIST chose: the share is that of the fewest images, the weight is above all.
+    assert shares[0] == METHODS["self_setting"]["strength"]
+    assert fixed[0] < METHODS["fixed"]["variance_weight"]
+    assert all(
+        len(each) == 3
+        for _, each in runs.groupby(["level", "method", "variance_weight", "strength"])
+    )
