@@ -11,10 +11,11 @@ import pytest
 from scipy import stats
 
 from companion import when, words
-from companion.studies import WHEN, specs
-from companion.studies.few_images import METHODS
+from companion.studies import WHEN, networks, specs
+from companion.studies.few_images import METHODS, settings
 from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
 from varreg.lab.ledger import Ledger
+from varreg.lab.runs import execute
 
 
 def test_strengths_are_those_that_breastmnist_chose():
@@ -48,6 +49,19 @@ def test_fewer_images_are_seen_in_as_many_steps_up_to_a_limit():
         if spec.dataset == "pneumoniamnist"
     }
     assert steps == {0.05: 5, 0.1: 10, 0.25: 20, 0.5: 20, 1.0: 20}
+
+
+@pytest.mark.parametrize("network", networks.NETWORKS)
+def test_every_method_trains_and_changes_something_in_every_network(network):
+    of_breast = {
+        name: settings("try", "breastmnist", name, 0, model=network, epochs=1) for name in METHODS
+    }
+    scores = {
+        name: execute(dataclasses.replace(spec, dataset="phantom", size=16))[0][when.PRIMARY]
+        for name, spec in of_breast.items()
+    }
+    assert np.isfinite(list(scores.values())).all()
+    assert len(set(scores.values())) == len(METHODS), scores
 
 
 # ---------------------------------------------------------------- the page

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from varreg.features import FeatureTap
-from varreg.lab.models import MODELS, build, count_parameters
+from varreg.lab.models import MODELS, build, count_parameters, with_dropout
 
 
 def test_the_papers_network_has_its_number_of_parameters():
@@ -150,3 +150,29 @@ def test_refuses(given, message):
     usual = {"name": "small_cnn", "in_channels": 1, "size": 28, "n_outputs": 1}
     with pytest.raises(ValueError, match=message):
         build(**(usual | given))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_dropout_stands_before_the_layer_that_makes_the_logits(name):
+    model = build(name, in_channels=1, size=16, n_outputs=3).eval()
+    images = torch.rand(4, 1, 16, 16)
+    expected, parameters = model(images), count_parameters(model)
+    model = with_dropout(model, 0.5).eval()
+    torch.testing.assert_close(model(images), expected, rtol=0, atol=0)  # nothing when evaluated
+    assert count_parameters(model) == parameters
+    entered = []
+    *_, dropout, last = model.modules()
+    dropout.register_forward_hook(lambda _, before, after: entered.append((before[0], after)))
+    dropout.train()
+    logits = model(images)
+    before, after = entered[0]
+    kept = after != 0
+    torch.testing.assert_close(after[kept], 2 * before[kept])
+    assert 0 < kept.float().mean() < 1
+    torch.testing.assert_close(logits, last(after))
+
+
+@pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(2, 1), nn.ReLU()), nn.Linear(2, 1)])
+def test_dropout_needs_a_linear_layer_at_the_end(model):
+    with pytest.raises(ValueError, match=r"the last layer of the \w+ is no linear one to put"):
+        with_dropout(model, 0.5)

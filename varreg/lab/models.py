@@ -145,20 +145,25 @@ def with_dropout(model: nn.Module, share: float) -> nn.Module:
     """Put dropout before the head of a network, on its features.
 
     Args:
-        model: With a linear layer ``head``; it is changed.
+        model: Its last layer is the linear one that makes the logits, as in every network of
+            :func:`build`; it is changed.
         share: Of the features that are dropped at each training step, in (0, 1).
 
     Raises:
-        ValueError: If ``share`` is outside its range or the model has no linear ``head``.
+        ValueError: If ``share`` is outside its range or the last layer is not linear.
 
     Example:
         >>> with_dropout(SmallCNN(1, 8, 1), 0.5).head[0]
         Dropout(p=0.5, inplace=False)
     """
     check_range("share of dropout", share, 1, ends="()")
-    if not isinstance(getattr(model, "head", None), nn.Linear):
-        raise ValueError(f"{type(model).__name__} has no linear layer head to put dropout before")
-    model.head = nn.Sequential(nn.Dropout(share), model.head)
+    name, head = [("", model), *model.named_children()][-1]
+    if not isinstance(head, nn.Linear) or not name:
+        raise ValueError(
+            f"the last layer of the {type(model).__name__} is no linear one to put dropout before; "
+            "build the model so that it ends with the layer that makes the logits"
+        )
+    setattr(model, name, nn.Sequential(nn.Dropout(share), head))
     return model
 
 
