@@ -51,7 +51,10 @@ NETWORKS = {
 }
 #: Methods that the curves show: all of them would hide each other.
 DRAWN = ("none", "fixed", "self_setting", "feature_l2", "augmented", "augmented_feature_l2")
+#: Those that stand beside each other level by level, all against no penalty.
+BESIDE = ("fixed", "self_setting", "head_weighted", "feature_l2", "augmented")
 DASHES = {"self_setting": ":", "augmented_feature_l2": "--"}
+MARKERS = {"self_setting": "s", "augmented_feature_l2": "D"}
 
 
 def recorded(study: str, results: Path | None = None) -> dict[str, pd.DataFrame]:
@@ -127,9 +130,11 @@ def differences(
     return pd.DataFrame(rows)
 
 
-def table(found: pd.DataFrame, measure: str = PRIMARY) -> pd.DataFrame:
-    """Differences as printed: a row a method, a column a level."""
+def table(found: pd.DataFrame, measure: str = PRIMARY, *, intervals: bool = True) -> pd.DataFrame:
+    """Differences as printed: a row a method, a column a level; without intervals the means."""
     rows = found[found["measure"] == measure]
+    if not intervals:
+        rows = rows.assign(text=[re.sub(r" \[.*\]", "", text) for text in rows["text"]])
     wide = rows.pivot(index="method", columns="level", values="text")
     wide = wide.loc[list(REFERENCES), list(dict.fromkeys(rows["level"]))]
     return wide.rename(index=_title).rename_axis(index="Method", columns=None).reset_index()
@@ -293,6 +298,36 @@ def curves(
     return figure
 
 
+def by_level(found: pd.DataFrame, measures: Sequence[str] = (PRIMARY, "test_auroc")) -> Figure:
+    """Differences from no penalty: a row a level, a column a metric.
+
+    A mark of the primary outcome is filled where it stands after Holm's correction.
+
+    Args:
+        found: Of one data set, as from :func:`differences`.
+        measures: Columns of metrics.
+    """
+    levels = list(dict.fromkeys(found["level"]))
+    height = 1.3 + 0.7 * len(levels)
+    figure, axes = style.panels(1, len(measures), height, wider=2.6, sharey=True)
+    for ax, measure in zip(axes[0], measures, strict=True):
+        shown = found[(found["measure"] == measure) & found["method"].isin(BESIDE)]
+        for row in shown.itertuples():
+            place = levels.index(row.level) + 0.15 * (BESIDE.index(row.method) - 2)
+            stands = row.p_holm < 0.05 or measure != PRIMARY
+            look = _mark(row.method)
+            style.bar(ax, row, place, 2, **look, mfc=look["color"] if stands else "white")
+        for place in range(1, len(levels)):
+            ax.axhline(place - 0.5, color=style.PALE, lw=0.8)
+        ax.axvline(0, color="black", lw=0.8)
+        ax.set_xlabel(f"change of test {MEASURES[measure][0]}")
+        ax.grid(axis="y", visible=False)
+    style.rows(axes[0, 0], levels)
+    entries = {_title(name): _mark(name) | {"ls": ""} for name in BESIDE}
+    style.legend(figure, entries, loc="outside lower center", ncols=2)
+    return figure
+
+
 def _curve(ax: Axes, name: str, values: Iterable[tuple[float, pd.Series]]) -> None:
     found = {share: mean_interval(list(each)) for share, each in values}
     ax.plot(list(found), [each.mean for each in found.values()], **_look(name))
@@ -302,7 +337,13 @@ def _curve(ax: Axes, name: str, values: Iterable[tuple[float, pd.Series]]) -> No
 
 def _look(name: str) -> dict[str, object]:
     color = METHODS[str(SETTINGS[name]["method"])].color
-    return {"color": color, "ls": DASHES.get(name, "-"), "marker": "o", "ms": 4}
+    marker = MARKERS.get(name, "o")
+    return {"color": color, "ls": DASHES.get(name, "-"), "marker": marker, "ms": 4}
+
+
+def _mark(name: str) -> dict[str, object]:
+    look = _look(name)
+    return {"color": look["color"], "marker": look["marker"], "ms": 6}
 
 
 def _title(name: str) -> str:

@@ -126,6 +126,11 @@ def test_the_table_has_a_row_a_method_and_a_column_a_level(made_up):
     assert shown["Method"].tolist()[:2] == ["Penalty, fixed weight", "Penalty, weight sets itself"]
     first = found[(found["method"] == "fixed") & (found["measure"] == "test_cross_entropy")]
     assert shown.iloc[0].tolist()[1:] == first["text"].tolist()
+    means = [
+        words.number(mean, signed=True) + "*" * (p < 0.05)
+        for mean, p in zip(first["mean"], first["p_holm"], strict=True)
+    ]
+    assert when.table(found, intervals=False).iloc[0].tolist()[1:] == means
     facts = when.facts(study, {"breastmnist": found})
     assert facts[f"when_{study}_breastmnist_levels"] == found["level"].nunique()
     texts = found[found["method"] == "fixed"].set_index(["level", "measure"])["text"]
@@ -226,6 +231,27 @@ def test_curves_show_every_share(made_up):
     runs = when.recorded(study)["pneumoniamnist"]
     none = runs[runs["method"] == "none"].groupby("train_share")["test_cross_entropy"].mean()
     assert figure.axes[0].lines[0].get_ydata() == pytest.approx(none.to_numpy())
+    plt.close(figure)
+
+
+def test_differences_are_drawn_level_by_level(made_up):
+    study, _ = made_up
+    found = when.differences(next(iter(when.recorded(study).values())))
+    levels = list(dict.fromkeys(found["level"]))
+    found.loc[(found["method"] == "fixed") & (found["level"] == levels[1]), "p_holm"] = 0.2
+    figure = when.by_level(found)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == levels
+    for ax, measure in zip(figure.axes, (when.PRIMARY, "test_auroc"), strict=True):
+        marks = [line for line in ax.lines if len(line.get_xdata()) == 1]
+        drawn = {
+            (float(line.get_xdata()[0]), round(float(line.get_ydata()[0]))): line for line in marks
+        }
+        rows = found[(found["measure"] == measure) & found["method"].isin(when.BESIDE)]
+        assert len(drawn) == len(rows) == 5 * len(levels)
+        for row in rows.itertuples():
+            mark = drawn[row.mean, levels.index(row.level)]
+            hollow = measure == when.PRIMARY and row.p_holm >= 0.05
+            assert (mark.get_markerfacecolor() == "white") == hollow
     plt.close(figure)
 
 
