@@ -91,11 +91,17 @@ def _setting(run: Mapping[str, object]) -> tuple[object, bool]:
 def _level(study: str, run: Mapping[str, object]) -> str:
     if study == "networks":
         return NETWORKS[str(run["model"])]
+    if study == "longer":
+        return f"{run['epochs']} epochs"
     if study == "wrong_labels":
         kind = str(run["wrong_kind"]).replace("_", " ")
         wrong = float(run["wrong_labels"])
         return f"{words.percent(wrong)} {kind}" if wrong else "none"
     return words.percent(float(run["train_share"]))
+
+
+def _in_a_name(level: str) -> str:
+    return re.sub(r"\W+", "_", level).strip("_")
 
 
 def differences(
@@ -118,6 +124,7 @@ def differences(
             found = {
                 name: mean_change(first - second)
                 for name, against in REFERENCES.items()
+                if name in set(mine["method"])
                 for first, second in [by_seed(mine, measure, name, against)]
             }
             adjusted = [math.nan] * len(found)
@@ -136,7 +143,8 @@ def table(found: pd.DataFrame, measure: str = PRIMARY, *, intervals: bool = True
     if not intervals:
         rows = rows.assign(text=[re.sub(r" \[.*\]", "", text) for text in rows["text"]])
     wide = rows.pivot(index="method", columns="level", values="text")
-    wide = wide.loc[list(REFERENCES), list(dict.fromkeys(rows["level"]))]
+    order = [name for name in REFERENCES if name in wide.index]
+    wide = wide.loc[order, list(dict.fromkeys(rows["level"]))]
     return wide.rename(index=_title).rename_axis(index="Method", columns=None).reset_index()
 
 
@@ -148,6 +156,27 @@ def meeting(found: pd.DataFrame, name: str) -> str:
     rows = found[(found["measure"] == PRIMARY) & (found["method"] == name)]
     includes = rows["level"][(rows["low"] <= 0) & (rows["high"] >= 0)]
     return "none" if includes.empty else str(includes.iloc[0])
+
+
+def late(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
+    """How many runs have their best epoch in the last tenth of the training, for the text.
+
+    Args:
+        study: Which.
+        every: By data set, as from :func:`recorded`.
+
+    Returns:
+        By data set, level and method, in percent.
+    """
+    said: dict[str, object] = {}
+    for dataset, runs in every.items():
+        is_late = runs["best_epoch"] > 0.9 * runs["epochs"]
+        for (level, method), share in (
+            is_late.groupby([runs["level"], runs["method"]]).mean().items()
+        ):
+            head = f"when_{study}_{dataset}_{_in_a_name(level)}_{method}"
+            said[f"{head}_late"] = words.percent(share)
+    return said
 
 
 def best_strengths(runs: pd.DataFrame) -> pd.DataFrame:
@@ -177,7 +206,7 @@ def best_facts(dataset: str, runs: pd.DataFrame) -> dict[str, object]:
     """What the text says of :func:`best_strengths`: by data set, share and method."""
     said: dict[str, object] = {}
     for row in best_strengths(runs).to_dict("records"):
-        level = re.sub(r"\W+", "_", row["Images"]).strip("_")
+        level = _in_a_name(row["Images"])
         for method in few_images_weights.METHODS:
             title, head = (
                 words.capital(METHODS[method].title),
@@ -259,11 +288,11 @@ def facts(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
         said[f"{head}_levels"] = found["level"].nunique()
         said[f"{head}_seeds"] = int(found["n"].min())
         for row in found.itertuples():
-            level = re.sub(r"\W+", "_", row.level).strip("_")
+            level = _in_a_name(row.level)
             measure = row.measure.removeprefix("test") * (row.measure != PRIMARY)
             said[f"{head}_{level}_{row.method}{measure}"] = row.text.rstrip("*")
         first = found[found["p_holm"] < 0.05]
-        for name in REFERENCES:
+        for name in dict.fromkeys(found["method"]):
             means = first.loc[first["method"] == name, "mean"]
             said[f"{head}_{name}_better"] = int((means < 0).sum())
             said[f"{head}_{name}_worse"] = int((means > 0).sum())

@@ -23,7 +23,7 @@ REPRODUCTION = (
 )
 """What the verdicts on the paper rest on."""
 
-WHEN = ("few_images", "few_images_weights", "wrong_labels", "networks")
+WHEN = ("few_images", "few_images_weights", "wrong_labels", "networks", "longer")
 """Where the penalty and its rivals help, at the strengths that BreastMNIST chose."""
 
 STUDIES = (*REPRODUCTION, "rivals_tuning", "rivals", *WHEN, "beyond")

@@ -69,7 +69,7 @@ def test_every_method_trains_and_changes_something_in_every_network(network):
 EFFECTS = {"baseline": 0.0, "feature_l2": -0.05, "tuned": -0.02, "augmented": -0.03}
 
 
-@pytest.fixture(params=["few_images", "wrong_labels", "networks"])
+@pytest.fixture(params=["few_images", "wrong_labels", "networks", "longer"])
 def made_up(request, monkeypatch):
     """Runs of a study in which methods gain in proportion to the share of the images."""
     random, rows = np.random.default_rng(0), []
@@ -88,9 +88,10 @@ def test_differences_are_paired_and_corrected_level_by_level(made_up):
     study, _ = made_up
     for runs in when.recorded(study).values():
         found = when.differences(runs)
-        assert found["level"].nunique() == {"few_images": 5}.get(study, 7)
+        assert found["level"].nunique() == {"few_images": 5, "longer": 2}.get(study, 7)
         primary = found[found["measure"] == "test_cross_entropy"]
-        assert len(primary) == 9 * found["level"].nunique()
+        tried = 4 if study == "longer" else 9
+        assert len(primary) == tried * found["level"].nunique()
         level = primary["level"].iloc[-1]
         mine = runs[runs["level"] == level]
         wide = mine.pivot(index="seed", columns="method", values="test_cross_entropy")
@@ -102,7 +103,7 @@ def test_differences_are_paired_and_corrected_level_by_level(made_up):
             assert rows.loc[name, "mean"] == pytest.approx((wide[name] - wide[against]).mean())
             assert rows.loc[name, "p"] == pytest.approx(raw[name])
         least = min(raw, key=raw.get)
-        assert rows.loc[least, "p_holm"] == pytest.approx(9 * raw[least])
+        assert rows.loc[least, "p_holm"] == pytest.approx(tried * raw[least])
         assert rows.loc[least, "text"].endswith("*")
 
 
@@ -142,6 +143,17 @@ def test_the_table_has_a_row_a_method_and_a_column_a_level(made_up):
     primary = found[(found["measure"] == when.PRIMARY) & (found["method"] == "feature_l2")]
     better = ((primary["p_holm"] < 0.05) & (primary["mean"] < 0)).sum()
     assert facts[f"when_{study}_breastmnist_feature_l2_better"] == better > 0
+
+
+def test_a_best_epoch_in_the_last_tenth_is_late():
+    rows = [
+        {"level": "10 %", "method": method, "best_epoch": best, "epochs": 60}
+        for method, found in {"none": (54, 55, 30, 1), "fixed": (60, 55, 59, 54)}.items()
+        for best in found
+    ]
+    found = when.late("few_images", {"breastmnist": pd.DataFrame(rows)})
+    head = "when_few_images_breastmnist_10"
+    assert found == {f"{head}_none_late": "25 %", f"{head}_fixed_late": "75 %"}
 
 
 def test_where_curves_meet_is_the_first_interval_with_zero():
@@ -247,7 +259,7 @@ def test_differences_are_drawn_level_by_level(made_up):
             (float(line.get_xdata()[0]), round(float(line.get_ydata()[0]))): line for line in marks
         }
         rows = found[(found["measure"] == measure) & found["method"].isin(when.BESIDE)]
-        assert len(drawn) == len(rows) == 5 * len(levels)
+        assert len(drawn) == len(rows) == rows["method"].nunique() * len(levels)
         for row in rows.itertuples():
             mark = drawn[row.mean, levels.index(row.level)]
             hollow = measure == when.PRIMARY and row.p_holm >= 0.05
