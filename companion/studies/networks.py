@@ -1,4 +1,4 @@
-"""Does it help in other networks? The methods of ``few_images`` on BreastMNIST, network by network.
+"""Does it help in other networks? Methods of ``few_images`` on BreastMNIST, network by network.
 
 Three widths of the small network, with batch normalization, the paper's, a small residual network
 and a small vision transformer.
@@ -7,11 +7,12 @@ and a small vision transformer.
 from __future__ import annotations
 
 from companion.probes import every
-from companion.studies.few_images import METHODS, settings
+from companion.studies.few_images import settings
 from varreg.lab.runs import RunSpec
 
 STUDY = "networks"
 SEEDS = range(10)
+METHODS = ("none", "fixed", "self_setting", "head_weighted", "feature_l2", "augmented")
 NETWORKS = (
     "small_cnn_half",
     "small_cnn",

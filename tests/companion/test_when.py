@@ -90,7 +90,7 @@ def test_differences_are_paired_and_corrected_level_by_level(made_up):
         found = when.differences(runs)
         assert found["level"].nunique() == {"few_images": 5, "longer": 2}.get(study, 7)
         primary = found[found["measure"] == "test_cross_entropy"]
-        tried = 4 if study == "longer" else 9
+        tried = {"longer": 4, "networks": 5}.get(study, 9)
         assert len(primary) == tried * found["level"].nunique()
         level = primary["level"].iloc[-1]
         mine = runs[runs["level"] == level]
