@@ -310,7 +310,7 @@ def table(compared: Compared, measures: Sequence[str]) -> pd.DataFrame:
         "Method": (["method", "reference"], _named),
         "Strength": ("strength", _strength),
         **{words.capital(MEASURES[measure][0]): measure for measure in measures},
-        "Reads": (["n", "p_holm", "mean", "low", "high"], _reads),
+        "Reads": (["n", "mean", "low", "high", "p_holm"], _reads),
         "Better in": (["wins", "improves", "n"], _better),
     }
     return words.printed(rows.assign(**texts).fillna(dict.fromkeys(measures, words.DASH)), columns)
@@ -532,13 +532,22 @@ def forest(ax: Axes, rows: pd.DataFrame, measure: str, methods: Sequence[str]) -
     ax.grid(axis="y", visible=False)
 
 
-def _reads(n: int, p_holm: float, mean: float, low: float, high: float) -> str:
-    """What the primary outcome says, by the rules of the plan."""
-    if n == 0:
-        return "off"
+def reads(mean: float, low: float, high: float, p_holm: float) -> str:
+    """What a difference of the primary outcome says, by the rules of the plan.
+
+    Example:
+        >>> reads(-0.05, -0.08, -0.02, 0.001), reads(0.001, -0.004, 0.006, 0.7)
+        ('lower', 'negligible')
+        >>> reads(0.02, -0.02, 0.06, 0.4)
+        'unclear'
+    """
     if p_holm < 0.05:
         return "lower" if mean < 0 else "higher"
     return "negligible" if low > -NEGLIGIBLE and high < NEGLIGIBLE else "unclear"
+
+
+def _reads(n: int, *found: float) -> str:
+    return reads(*found) if n else "off"
 
 
 def title(method: str) -> str:

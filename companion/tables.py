@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 
 
 METHOD_NAMES = {name: method.title for name, method in METHODS.items()}
-MODEL_NAMES = {"paper_cnn": "paper's network", "small_cnn": "small CNN", "resnet18": "ResNet-18"}
+MODEL_NAMES = {
+    "paper_cnn": "paper's network",
+    "small_cnn": "small CNN",
+    "small_cnn_half": "half as wide",
+    "small_cnn_wide": "three times as wide",
+    "small_cnn_norm": "batch normalization",
+    "small_resnet": "residual network",
+    "small_vit": "vision transformer",
+    "resnet18": "ResNet-18",
+}
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 DATASET_NAMES = {
     "chest_xray": "chest X-rays",

@@ -23,7 +23,7 @@ from companion.rivals import DATA, MEASURES, PRIMARY
 from companion.studies import few_images_weights, specs
 from companion.studies.few_images import DRAWS, SHARES
 from companion.studies.few_images import METHODS as SETTINGS
-from companion.tables import by_seed, mean_change
+from companion.tables import MODEL_NAMES, by_seed, mean_change
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
 from varreg.lab.statistics import holm, mean_interval
@@ -39,15 +39,6 @@ REFERENCES = {
     name: "augmented" if name.startswith("augmented_") else "none"
     for name in SETTINGS
     if name != "none"
-}
-NETWORKS = {
-    "small_cnn_half": "half as wide",
-    "small_cnn": "small CNN",
-    "small_cnn_wide": "three times as wide",
-    "small_cnn_norm": "batch normalization",
-    "paper_cnn": "paper's network",
-    "small_resnet": "residual",
-    "small_vit": "transformer",
 }
 #: Methods that the curves show: all of them would hide each other.
 DRAWN = ("none", "fixed", "self_setting", "feature_l2", "augmented", "augmented_feature_l2")
@@ -90,13 +81,13 @@ def _setting(run: Mapping[str, object]) -> tuple[object, bool]:
 
 def _level(study: str, run: Mapping[str, object]) -> str:
     if study == "networks":
-        return NETWORKS[str(run["model"])]
+        return MODEL_NAMES[str(run["model"])]
     if study == "longer":
         return f"{run['epochs']} epochs"
     if study == "wrong_labels":
         kind = str(run["wrong_kind"]).replace("_", " ")
         wrong = float(run["wrong_labels"])
-        return f"{words.percent(wrong)} {kind}" if wrong else "none"
+        return f"{words.percent(wrong)} {kind}" if wrong else words.percent(0)
     return words.percent(float(run["train_share"]))
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from companion import style, words
 from companion.probes import units
-from companion.rivals import MEASURES, NEGLIGIBLE, PRIMARY
+from companion.rivals import MEASURES, NEGLIGIBLE, PRIMARY, reads
 from companion.studies.few_images import METHODS as SETTINGS
 from companion.tables import by_seed, mean_change
 from varreg.lab.ledger import Ledger
@@ -113,20 +113,6 @@ class Section:
         """The difference of one pair."""
         found = self.differences
         return found[(found["pair"] == pair) & (found["measure"] == measure)].iloc[0]
-
-
-def reads(mean: float, low: float, high: float, p_holm: float) -> str:
-    """What a difference of the primary outcome says, by the rules of the plan.
-
-    Example:
-        >>> reads(-0.05, -0.08, -0.02, 0.001), reads(0.001, -0.004, 0.006, 0.7)
-        ('lower', 'negligible')
-        >>> reads(0.02, -0.02, 0.06, 0.4)
-        'unclear'
-    """
-    if p_holm < 0.05:
-        return "lower" if mean < 0 else "higher"
-    return "negligible" if low > -NEGLIGIBLE and high < NEGLIGIBLE else "unclear"
 
 
 def of_specs(

@@ -58,7 +58,10 @@ def sections(results: Path | None = None) -> list[Section]:
 
 
 def facts(section: Section) -> dict[str, object]:
-    """The factor by which the feature variance changes: without labels, and then with them."""
+    """The factor by which the feature variance changes: without labels, and then with them.
+
+    And the share of runs whose best epoch is in the last tenth of the training with labels.
+    """
     mine = section.runs[section.runs["method"].str.startswith("pretrained")]
     start = mine["variance_pretrained"]
     grown = mine.drop_duplicates("seed")
@@ -66,7 +69,12 @@ def facts(section: Section) -> dict[str, object]:
     for name in PENALTIES:
         kept = mine["method"] == f"pretrained {name}"
         found[name] = np.log(mine.loc[kept, "feature_variance"] / start[kept])
-    return {
+    said = {
         f"beyond_pretraining_variance_{name}": words.factor(mean_interval(list(values)))
         for name, values in found.items()
     }
+    for name in PENALTIES:
+        best = mine.loc[mine["method"] == f"pretrained {name}", "best_epoch"]
+        late = best > 0.9 * supervised(name, 0).epochs
+        said[f"beyond_pretraining_late_{name}"] = words.percent(late.mean())
+    return said
