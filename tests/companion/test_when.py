@@ -297,6 +297,60 @@ def test_what_the_pages_say_of_few_images_follows_from_the_runs(chest):
     assert extra.loc[few, "high"] < extra.loc[all_, "low"] < extra.loc[all_, "high"] < 0
 
 
+@pytest.fixture(scope="module")
+def skin():
+    """What is recorded on HAM10000, by method, share and measure."""
+    runs = when.recorded("few_images").get("ham10000")
+    if runs is None:
+        pytest.skip("few_images is not recorded on HAM10000")
+    return when.differences(runs).set_index(["method", "level", "measure"])
+
+
+def test_what_the_pages_say_of_skin_lesions_follows_from_the_runs(skin):
+    loss, area, right = when.PRIMARY, "test_auroc", "test_accuracy"
+    mean = skin["mean"]
+    fewer = [level for level in skin.index.levels[1] if not level.startswith("100")]
+    assert len(fewer) == 4
+    for level in fewer:
+        for method in ("fixed", "self_setting"):
+            assert mean[method, level, loss] < mean["augmented", level, loss], "it is ahead"
+            assert skin.loc[(method, level, loss), "p_holm"] < 0.05
+    ten, quarter, all_ = (
+        next(level for level in skin.index.levels[1] if level.startswith(share))
+        for share in ("10 ", "25 ", "100 ")
+    )
+    assert skin.loc[("fixed", ten, area), "low"] > 0
+    assert skin.loc[("fixed", quarter, right), "low"] > 0
+    assert abs(mean["fixed", all_, loss] - mean["augmented", all_, loss]) < 0.02, "beside it"
+    assert abs(mean["self_setting", ten, loss] - mean["fixed", ten, loss]) < 0.02, "as much"
+    assert abs(mean["self_setting", quarter, loss] - mean["fixed", quarter, loss]) < 0.02
+
+
+def test_what_the_pages_say_of_wrong_labels_follows_from_the_runs():
+    runs = when.recorded("wrong_labels").get("breastmnist")
+    if runs is None:
+        pytest.skip("wrong_labels is not recorded on BreastMNIST")
+    found = when.differences(runs)
+    primary = found[found["measure"] == when.PRIMARY].set_index(["method", "level"])
+    area = found[found["measure"] == "test_auroc"].set_index(["method", "level"])
+    none, *wrong = dict.fromkeys(found["level"])
+    for method in ("fixed", "self_setting"):
+        mean = primary["mean"][method]
+        assert primary.loc[(method, none), "p_holm"] < 0.05
+        assert (mean[wrong] > mean[none]).all(), "it shrinks"
+        for kind in ("random", "by class"):
+            small, _, large = (level for level in wrong if level.endswith(kind))
+            assert mean[small] < mean[large]
+            ends = primary.loc[(method, large)]
+            assert ends["low"] < 0 < ends["high"], "it is gone"
+            second = next(lv for lv in wrong if lv.startswith("20") and lv.endswith(kind))
+            assert area.loc[(method, second), "low"] > 0, "images are better ordered for longer"
+    last = [level for level in wrong if level.startswith("40")]
+    assert (primary.loc[(slice(None), last), "p_holm"] >= 0.05).all(), "nothing stands"
+    smoothed = primary["mean"]["label_smoothing"]
+    assert smoothed[[level for level in wrong if level.startswith("20")]].abs().max() < 0.01
+
+
 def test_what_the_page_says_of_layers_follows_from_the_runs():
     ledger = Ledger("layers")
     if ledger.runs().empty:
