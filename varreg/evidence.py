@@ -71,6 +71,16 @@ EVIDENCE = (
         feature_l2=Gain(-0.0548, -0.0625, -0.047, 20),
     ),
     Evidence(
+        "a quarter of HAM10000",
+        2008,
+        "self_setting",
+        0.027,
+        cross_entropy=Gain(-0.0813, -0.0897, -0.0729, 10),
+        auroc=Gain(0.0199, 0.0159, 0.0239, 10),
+        augmentation=Gain(-0.041, -0.0522, -0.0298, 10),
+        feature_l2=Gain(-0.0552, -0.0655, -0.0449, 10),
+    ),
+    Evidence(
         "PneumoniaMNIST",
         4708,
         "tuned",

@@ -11,7 +11,7 @@ from companion.studies.few_images import settings
 from varreg.lab.runs import RunSpec
 
 STUDY = "networks"
-SEEDS = range(5)
+SEEDS = range(10)
 METHODS = ("none", "fixed", "self_setting", "head_weighted", "feature_l2", "augmented")
 NETWORKS = (
     "small_cnn_half",

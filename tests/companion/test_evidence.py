@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import pandas as pd
 import pytest
 from medmnist import INFO
 
 from companion import rivals as page
-from companion import tables
-from companion.studies import rivals
+from companion import tables, when
+from companion.studies import few_images, rivals
 from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
 from varreg.advice import RHO
 from varreg.evidence import EVIDENCE, NEGLIGIBLE, Evidence, Gain
 from varreg.lab.ledger import Ledger
+from varreg.lab.runs import RunSpec, load_data
 from varreg.weights import GradientRatio
 
 
@@ -56,9 +59,39 @@ def of_chest() -> Evidence:
     )
 
 
+def skin(name: str, seed: int = 0) -> RunSpec:
+    return few_images.settings("few_images", "ham10000", name, seed, train_share=0.25)
+
+
+def of_skin() -> Evidence:
+    runs = when.recorded("few_images")["ham10000"]
+    runs = runs[runs["train_share"] == 0.25]
+    gains = {
+        name: gain(runs, "test_cross_entropy", name, "none")
+        for name in ("self_setting", "augmented", "feature_l2")
+    }
+    return Evidence(
+        "a quarter of HAM10000",
+        EVIDENCE[1].images,
+        "self_setting",
+        skin("self_setting").strength,
+        cross_entropy=gains["self_setting"],
+        auroc=gain(runs, "test_auroc", "self_setting", "none"),
+        augmentation=gains["augmented"],
+        feature_l2=gains["feature_l2"],
+    )
+
+
+@pytest.mark.data
+def test_a_quarter_of_the_skin_lesions_is_as_many():
+    if not os.environ.get("VARREG_DATA"):
+        pytest.skip("VARREG_DATA does not name a folder with the real data")
+    assert EVIDENCE[1].images == len(load_data(skin("none")).train.labels)
+
+
 @pytest.mark.parametrize("place", range(len(EVIDENCE)))
 def test_what_is_quoted_is_what_was_recorded(place):
-    recorded = (of_breast, of_chest)[place]()
+    recorded = (of_breast, of_skin, of_chest)[place]()
     assert EVIDENCE[place] == recorded, "write into varreg/evidence.py what follows from the runs"
 
 

@@ -16,7 +16,7 @@ from varreg.__main__ import main
 from varreg.advice import FAR, RHO
 from varreg.evidence import EVIDENCE
 
-SMALL, LARGE = EVIDENCE
+SMALL, MIDDLE, LARGE = EVIDENCE
 
 
 def network(*between: nn.Module, width: int = 6) -> nn.Sequential:
@@ -79,6 +79,8 @@ def test_nothing_of_the_model_changes():
     [
         (SMALL.images, False, "try it"),
         (SMALL.images, True, "don't"),
+        (MIDDLE.images, False, "try it"),
+        (MIDDLE.images, True, "unclear"),
         (LARGE.images, False, "don't"),
         (LARGE.images, True, "unclear"),
         (FAR * LARGE.images + 1, False, "don't"),
@@ -88,7 +90,7 @@ def test_nothing_of_the_model_changes():
 def test_the_number_of_images_decides_as_the_studies_do(count, augmented, answer):
     advice = recommend(network(), images(64), "multiclass", images=count, augmented=augmented)
     assert advice.answer == answer
-    nearest = SMALL if count <= SMALL.images else LARGE
+    nearest = next((one for one in EVIDENCE if count <= one.images), LARGE)
     assert nearest.data in why(advice)
     assert ("PenalizedLoss" in str(advice)) == (answer != "don't")
 
