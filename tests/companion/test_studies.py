@@ -75,7 +75,8 @@ def recorded_grid(tmp_path, monkeypatch):
         ("few_images", 2 * 10 * 5 * 10),
         ("few_images_weights", 2 * 3 * 5 * (1 + 2 * 6)),
         ("wrong_labels", 2 * 10 * (1 + 2 * 3) * 10),
-        ("networks", 10 * 7 * 10),
+        ("networks", 10 * 7 * 6),
+        ("longer", 10 * 2 * 5),
         ("beyond", 5 * 4 + 10 * 5),
     ],
 )
