@@ -115,7 +115,7 @@ def _beside(job: Job, known: Mapping[str, object], rows: pd.DataFrame) -> dict[s
     pairs = list(_numbers(row, known))
     for mine, theirs in zip(details, rows.to_dict("records"), strict=True):
         pairs += _numbers(mine, theirs)
-    gaps = [0.0 if _written(a) == _written(b) else abs(a - b) for a, b in pairs]
+    gaps = [_gap(a, b) for a, b in pairs]
     settings = _settings(job)
     shown = [f"{name} {settings[name]}" for name in SHOWN if name in settings]
     losses = (known.get(PRIMARY), row.get(PRIMARY))
@@ -141,6 +141,13 @@ def _numbers(
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if is_number and name in theirs and name not in PASSING:
             yield float(value), float(str(theirs[name]))
+
+
+def _gap(a: float, b: float) -> float:
+    """How far two numbers are apart as they are written; a NaN beside a number, infinitely."""
+    if _written(a) == _written(b):
+        return 0.0
+    return math.inf if math.isnan(a) or math.isnan(b) else abs(a - b)
 
 
 def _written(value: float) -> str:

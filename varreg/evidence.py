@@ -38,7 +38,8 @@ class Evidence(NamedTuple):
         data: Its name.
         images: How many it trains on.
         method: How the weight of the penalty was set: ``"self_setting"`` or ``"tuned"``.
-        strength: What validation chose: ``rho``, or the weight itself.
+        strength: What validation chose, for HAM10000 on BreastMNIST: ``rho``, or the weight
+            itself.
         cross_entropy: What the penalty alone changed in test cross-entropy.
         auroc: The same in AUROC.
         augmentation: What zoom and shift alone changed in test cross-entropy.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from companion import again
 from companion.probes import PROBES
 from companion.studies import STUDIES
-from varreg.lab.runs import RunSpec, run_all
+from varreg.lab.runs import RunSpec, execute, run_all
 
 ROOT = Path(__file__).parents[2]
 RUN = RunSpec(study="networks", dataset="phantom", method="baseline", size=16, epochs=2, seed=0)
@@ -51,6 +52,16 @@ def test_a_number_that_was_changed_shows(record):
     assert row["Equal"] == row["Numbers"] - 1
     assert float(row["Largest difference"]) == pytest.approx(0.125, abs=0.01)
     assert (row["Test cross-entropy"], row["Again"]) == (f"{told + 0.125:.5f}", f"{told:.5f}")
+
+
+def test_a_number_that_was_lost_is_no_difference_of_zero(record, monkeypatch):
+    def lost(job, **where):
+        row, epochs = execute(job, **where)
+        return row | {"test_auroc": math.nan}, epochs
+
+    monkeypatch.setattr(RunSpec, "execute", lost)
+    (row,) = again.trained(["networks"], "always", results=record).to_dict("records")
+    assert (row["Equal"], row["Largest difference"]) == (row["Numbers"] - 1, "inf")
 
 
 def test_a_part_is_chosen_by_settings_and_holds_what_is_recorded(record):

@@ -267,16 +267,16 @@ def test_differences_are_drawn_level_by_level(made_up):
     plt.close(figure)
 
 
-@pytest.fixture(scope="module")
-def chest():
-    """What is recorded on PneumoniaMNIST, by method, share and measure."""
-    runs = when.recorded("few_images").get("pneumoniamnist")
+def few_images(dataset):
+    """What is recorded on a data set, by method, share and measure."""
+    runs = when.recorded("few_images").get(dataset)
     if runs is None:
-        pytest.skip("few_images is not recorded on PneumoniaMNIST")
+        pytest.skip(f"few_images is not recorded on {dataset}")
     return when.differences(runs).set_index(["method", "level", "measure"])
 
 
-def test_what_the_pages_say_of_few_images_follows_from_the_runs(chest):
+def test_what_the_pages_say_of_few_images_follows_from_the_runs():
+    chest = few_images("pneumoniamnist")
     loss, area, right = when.PRIMARY, "test_auroc", "test_accuracy"
     few, all_ = chest.index.levels[1][chest.index.codes[1][[0, -1]]]
     for method in ("fixed", "self_setting", "head_weighted", "feature_l2", "augmented"):
@@ -297,16 +297,8 @@ def test_what_the_pages_say_of_few_images_follows_from_the_runs(chest):
     assert extra.loc[few, "high"] < extra.loc[all_, "low"] < extra.loc[all_, "high"] < 0
 
 
-@pytest.fixture(scope="module")
-def skin():
-    """What is recorded on HAM10000, by method, share and measure."""
-    runs = when.recorded("few_images").get("ham10000")
-    if runs is None:
-        pytest.skip("few_images is not recorded on HAM10000")
-    return when.differences(runs).set_index(["method", "level", "measure"])
-
-
-def test_what_the_pages_say_of_skin_lesions_follows_from_the_runs(skin):
+def test_what_the_pages_say_of_skin_lesions_follows_from_the_runs():
+    skin = few_images("ham10000")
     loss, area, right = when.PRIMARY, "test_auroc", "test_accuracy"
     mean = skin["mean"]
     for level in skin.index.unique("level"):
