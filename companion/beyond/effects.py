@@ -153,11 +153,12 @@ def recorded_units(
 def table(section: Section) -> pd.DataFrame:
     """The differences of a section as printed: a row a pair, a column a measure.
 
-    A star marks the primary outcome where Holm's p is below 0.05.
+    The first column is headed by the title of the section. A star marks the primary outcome where
+    Holm's p is below 0.05.
     """
     rows = []
     for pair in section.pairs:
-        row = {"Difference": words.capital(pair.title)}
+        row = {words.capital(section.title): words.capital(pair.title)}
         for measure in MEASURED:
             each = section.of(pair.name, measure)
             text = words.interval(each["mean"], each["low"], each["high"], signed=True)
