@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from companion import style, words
 from companion.probes.layers import ENTERS, METRICS
@@ -329,7 +330,7 @@ def by_level(found: pd.DataFrame, measures: Sequence[str] = (PRIMARY, "test_auro
     """
     levels = list(dict.fromkeys(found["level"]))
     height = 1.3 + 0.7 * len(levels)
-    figure, axes = style.panels(1, len(measures), height, wider=2.6, sharey=True)
+    figure, axes = style.panels(1, len(measures), height, sharey=True)
     for ax, measure in zip(axes[0], measures, strict=True):
         shown = found[(found["measure"] == measure) & found["method"].isin(BESIDE)]
         for row in shown.itertuples():
@@ -340,9 +341,10 @@ def by_level(found: pd.DataFrame, measures: Sequence[str] = (PRIMARY, "test_auro
         for place in range(1, len(levels)):
             ax.axhline(place - 0.5, color=style.PALE, lw=0.8)
         ax.axvline(0, color="black", lw=0.8)
-        ax.set_xlabel(f"change of test {MEASURES[measure][0]}")
+        ax.set_xlabel(f"change of test\n{MEASURES[measure][0]}")
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.grid(axis="y", visible=False)
-    style.rows(axes[0, 0], levels)
+    style.rows(axes[0, 0], [textwrap.fill(level, 13) for level in levels])
     entries = {_title(name): _mark(name) | {"ls": ""} for name in BESIDE}
     style.legend(figure, entries, loc="outside lower center", ncols=2)
     return figure

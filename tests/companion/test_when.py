@@ -252,7 +252,8 @@ def test_differences_are_drawn_level_by_level(made_up):
     levels = list(dict.fromkeys(found["level"]))
     found.loc[(found["method"] == "fixed") & (found["level"] == levels[1]), "p_holm"] = 0.2
     figure = when.by_level(found)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == levels
+    labels = [label.get_text().split() for label in figure.axes[0].get_yticklabels()]
+    assert labels == [level.split() for level in levels]  # in lines
     for ax, measure in zip(figure.axes, (when.PRIMARY, "test_auroc"), strict=True):
         marks = [line for line in ax.lines if len(line.get_xdata()) == 1]
         drawn = {
