@@ -16,9 +16,9 @@ AUGMENTED = (*METHODS, "augmented")
 
 
 def volumes() -> list[RunSpec]:
-    """AdrenalMNIST3D, a quarter of its training volumes, five draws of them: seed by seed.
+    """AdrenalMNIST3D, a quarter of its training volumes, ten draws of them: seed by seed.
 
-    A small network and few volumes, so that a run stays under a minute; with batches of 32 the 20
+    A small network and few volumes, so that a run takes about a minute; with batches of 32 the 20
     epochs are some 200 steps.
     """
     return [
@@ -33,7 +33,7 @@ def volumes() -> list[RunSpec]:
             epochs=20,
             batch_size=32,
         )
-        for seed in range(5)
+        for seed in range(10)
         for name in METHODS
     ]
 

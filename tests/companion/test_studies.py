@@ -77,7 +77,7 @@ def recorded_grid(tmp_path, monkeypatch):
         ("wrong_labels", 2 * 10 * (1 + 2 * 3) * 10),
         ("networks", 10 * 7 * 6),
         ("longer", 10 * 2 * 5),
-        ("beyond", 5 * 4 + 10 * 5),
+        ("beyond", 10 * 4 + 10 * 5),
     ],
 )
 def test_number_of_runs(recorded_grid, study, count):
