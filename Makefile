@@ -86,7 +86,7 @@ serve: ## serve the built book on http://localhost:8000, to this machine only
 	@test -f $(HTML)/index.html || $(MAKE) book
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(HTML) 8000
 
-lint: $(INSTALLED) ## ruff: check and format; mypy: the types of the method
+lint: $(INSTALLED) ## ruff: check and format; mypy: the types of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

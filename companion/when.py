@@ -43,6 +43,14 @@ REFERENCES = {
 }
 #: Methods that the curves show: all of them would hide each other.
 DRAWN = ("none", "fixed", "self_setting", "feature_l2", "augmented", "augmented_feature_l2")
+#: What is told of a study, the primary outcome first.
+OUTCOMES = (PRIMARY, "test_auroc", "test_accuracy")
+#: The same of ``longer``, by name.
+LONGER = {
+    "Test cross-entropy": PRIMARY,
+    "Test AUROC": "test_auroc",
+    "Validation cross-entropy": "val_cross_entropy",
+}
 #: Those that stand beside each other level by level, all against no penalty.
 BESIDE = ("fixed", "self_setting", "head_weighted", "feature_l2", "augmented")
 DASHES = {"self_setting": ":", "augmented_feature_l2": "--"}
@@ -96,9 +104,7 @@ def _in_a_name(level: str) -> str:
     return re.sub(r"\W+", "_", level).strip("_")
 
 
-def differences(
-    runs: pd.DataFrame, measures: Sequence[str] = (PRIMARY, "test_auroc", "test_accuracy")
-) -> pd.DataFrame:
+def differences(runs: pd.DataFrame, measures: Sequence[str] = OUTCOMES) -> pd.DataFrame:
     """Every method against its reference at every level, over the seeds.
 
     Args:
@@ -168,6 +174,23 @@ def late(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
         ):
             head = f"when_{study}_{dataset}_{_in_a_name(level)}_{method}"
             said[f"{head}_late"] = words.percent(share)
+    return said
+
+
+def drift(every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
+    """What more epochs change in test cross-entropy, seed by seed, for the text.
+
+    Args:
+        every: Runs of ``longer`` by data set, as from :func:`recorded`.
+
+    Returns:
+        By data set and method: with the most epochs minus with the fewest.
+    """
+    said: dict[str, object] = {}
+    for dataset, runs in every.items():
+        wide = runs.pivot(index=["method", "seed"], columns="epochs", values=PRIMARY)
+        for method, change in (wide.iloc[:, -1] - wide.iloc[:, 0]).groupby("method"):
+            said[f"when_longer_{dataset}_{method}_drift"] = words.change(mean_change(change))
     return said
 
 
@@ -281,7 +304,7 @@ def facts(study: str, every: Mapping[str, pd.DataFrame]) -> dict[str, object]:
         said[f"{head}_seeds"] = int(found["n"].min())
         for row in found.itertuples():
             level = _in_a_name(row.level)
-            measure = row.measure.removeprefix("test") * (row.measure != PRIMARY)
+            measure = f"_{row.measure.removeprefix('test_')}" * (row.measure != PRIMARY)
             said[f"{head}_{level}_{row.method}{measure}"] = row.text.rstrip("*")
         first = found[found["p_holm"] < 0.05]
         for name in dict.fromkeys(found["method"]):

@@ -88,7 +88,13 @@ def _probe(given: argparse.Namespace) -> None:
             f"{given.factory!r} names no function; write MODULE:FUNCTION, as in train:probe for "
             "a function probe in train.py"
         )
-    made = factory()
+    try:
+        made = factory()
+    except Exception as error:
+        raise ValueError(
+            f"{given.factory} ended with {type(error).__name__}: {error}; python -X dev -m varreg "
+            "probe ... shows where"
+        ) from error
     if not (isinstance(made, tuple) and len(made) == 3):
         raise ValueError(
             f"{given.factory} returns a {type(made).__name__}; it must return three: the model, "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,8 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from varreg.checks import Task, check_flag, check_integer, check_task
-from varreg.evidence import EVIDENCE, NEGLIGIBLE
-from varreg.features import FeatureTap
+from varreg.evidence import (
+    EVIDENCE,
+    HEAD_WEIGHT,
+    LONGER,
+    NEGLIGIBLE,
+    NORMALIZED,
+    PAPER,
+    STRENGTH,
+    Evidence,
+)
+from varreg.features import FeatureTap, logits_of
 from varreg.loss import cross_entropy
 from varreg.variance import centred, feature_variance
 from varreg.weights import gradient_ratio
@@ -33,7 +42,7 @@ FEW = 16
 # Seconds after which no further batch is looked at.
 PATIENCE = 30.0
 # What validation chose where a weight that sets itself was tried.
-RHO = next(float(f"{one.strength:.1g}") for one in EVIDENCE if one.method == "self_setting")
+RHO = float(f"{STRENGTH:.1g}")
 
 # Operations of one input between batch normalization and the features: those that keep a variance
 # up to a factor, and those that act on each value alone.
@@ -41,7 +50,10 @@ _KEEPS = (
     "Mul", "NativeDropout", "View", "UnsafeView", "Reshape", "ReshapeAlias", "Squeeze", "Unsqueeze",
     "Clone", "Alias", "Transpose", "Permute", "ToCopy",
 )  # fmt: skip
-_EACH = ("Relu", "LeakyRelu", "PreluKernel", "Elu", "Gelu", "Silu", "Hardswish", "Hardtanh")
+_EACH = (
+    "Relu", "LeakyRelu", "PreluKernel", "Elu", "Gelu", "Silu", "Mish", "Softplus", "Sigmoid",
+    "LogSigmoid", "Tanh", "Hardswish", "Hardsigmoid", "Hardtanh",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,14 +136,17 @@ def recommend(
 ) -> Advice:
     """Look at a few training batches, and say whether the penalty is worth a try, and how.
 
-    The model is looked at in training mode. Its weights, buffers, modes and gradients, and the
-    random numbers of PyTorch, are afterwards what they were before.
+    The model is looked at in training mode. Its weights, buffers, modes and gradients, the random
+    numbers of PyTorch and a generator of the loader are afterwards what they were before.
 
     Args:
         model: The network, as it is before the training, on its device.
-        loader: Its training batches, each ``(images, labels, ...)``.
+        loader: Its training batches, each ``(images, labels, ...)``, or a dictionary with
+            ``"labels"`` or ``"label"``, whose other tensors the model takes: one as it is,
+            several by their names.
         task: ``"binary"``, ``"multiclass"`` or ``"multilabel"``.
-        layer: As for :class:`varreg.features.FeatureTap`.
+        layer: Name of the layer whose input are the features; by default as for
+            :class:`varreg.features.FeatureTap`.
         images: How many images it trains on; by default what the loader says.
         augmented: Whether the training images are augmented.
         batches: How many to look at, at most, and for half a minute.
@@ -154,6 +169,8 @@ def recommend(
     check_task(task)
     check_integer("batches", batches, 1)
     check_flag("augmented", augmented)
+    if layer is not None and not isinstance(layer, str):
+        raise ValueError(f"layer is {layer!r}; it must be the name of one layer, or None")
     if images is not None:
         check_integer("images", images, 1)
     seen = _look(model, loader, task, layer, batches, step or _step)
@@ -178,6 +195,9 @@ class _Seen:
     frozen: bool = False
     normalization: str | None = None
     pinned: bool = False
+    normalizes: bool = False  # by the batch, anywhere
+    finite: bool = True
+    dense: bool = False
     all: bool = False
 
 
@@ -191,8 +211,14 @@ def _look(
 ) -> _Seen:
     seen, start = _Seen(), time.monotonic()
     lows, highs = [], []
-    with _unchanged(model), FeatureTap(model, layer) as tap, torch.enable_grad():
+    with (
+        _unchanged(model, loader),
+        FeatureTap(model, layer) as tap,
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
         model.train()
+        seen.normalizes = any(_normalizes(module) for module in model.modules())
         source = iter(loader)
         for batch in source:
             logits, target = step(model, batch)
@@ -200,12 +226,14 @@ def _look(
             seen.sizes.append(len(features))
             seen.layer, seen.features = str(tap.layer), features[0].numel()
             seen.frozen = not features.requires_grad
+            seen.dense = logits.ndim > 2
             flat = features.detach().flatten(1).double()
+            seen.finite = seen.finite and bool(flat.isfinite().all())
             lows.append(flat.amin(0))
             highs.append(flat.amax(0))
             if len(features) > 1:
                 seen.variances.append(centred(flat).square().mean(0))
-                if not seen.frozen:
+                if not seen.frozen and seen.finite:
                     seen.normalization, seen.pinned = _normalization(model, features)
                     penalty = feature_variance(features, validate=False)
                     loss = cross_entropy(logits, target, task)
@@ -223,31 +251,49 @@ def _look(
 
 
 def _step(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-    """Logits and labels of a batch ``(images, labels, ...)``."""
-    pair = batch[:2] if isinstance(batch, (tuple, list)) else ()
-    if len(pair) < 2 or not all(isinstance(part, Tensor) for part in pair):
+    """Logits and labels of a batch ``(images, labels, ...)``, or of a dictionary with both."""
+    if isinstance(batch, Mapping):  # as of Hugging Face and MONAI
+        label = next((name for name in ("labels", "label") if name in batch), "")
+        rest = {name: part for name, part in batch.items() if name != label}
+        inputs = {name: part for name, part in rest.items() if isinstance(part, Tensor)}
+        target = batch.get(label)
+    else:
+        pair = batch[:2] if isinstance(batch, (tuple, list)) else ()
+        inputs = {"images": pair[0]} if len(pair) == 2 and isinstance(pair[0], Tensor) else {}
+        target = pair[1] if len(pair) == 2 else None
+    if not inputs or not isinstance(target, Tensor):
         raise ValueError(
             f"the loader gives a {type(batch).__name__}; it must give (images, labels) as tensors, "
-            "or give step=, a function of model and batch that returns logits and labels"
+            "or a dictionary with 'labels' or 'label'. For any other form give step= "
+            "in Python, a function of model and batch that returns logits and labels"
         )
-    device = next((weight.device for weight in model.parameters()), pair[0].device)
-    output = model(pair[0].to(device))
-    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    device = next((weight.device for weight in model.parameters()), target.device)
+    moved = {name: part.to(device) for name, part in inputs.items()}
+    output = model(*moved.values()) if len(moved) == 1 else model(**moved)
+    logits = logits_of(output)
     if not isinstance(logits, Tensor):
         raise ValueError(
             f"the model returns a {type(output).__name__} without logits; give step=, a function "
             "of model and batch that returns logits and labels"
         )
-    return logits, pair[1].to(device)
+    return logits, target.to(device)
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def _unchanged(model: nn.Module, loader: Iterable[Any]) -> Iterator[None]:
     """Put back what a pass in training mode changes: buffers, modes and random numbers."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
     modes = {module: module.training for module in model.modules()}
-    buffers = {buffer: buffer.clone() for buffer in model.buffers()}
+    # A module may change a buffer, or put another in its place.
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    own = (getattr(of, "generator", None) for of in (loader, getattr(loader, "sampler", None)))
+    generators = {one: one.get_state() for one in own if isinstance(one, torch.Generator)}
     cuda = {weight.device.index for weight in model.parameters() if weight.is_cuda}
     with torch.random.fork_rng(devices=cuda):
         try:
@@ -256,8 +302,15 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
             for module, mode in modes.items():
                 module.training = mode
             with torch.no_grad():
-                for buffer, before in buffers.items():
-                    buffer.copy_(before)
+                for module, name, buffer, before in buffers:
+                    module._buffers[name] = buffer.copy_(before)
+            for generator, state in generators.items():
+                generator.set_state(state)
+
+
+def _normalizes(module: nn.Module) -> bool:
+    """Whether it normalizes by the batch."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
 
 
 def _normalization(model: nn.Module, features: Tensor) -> tuple[str | None, bool]:
@@ -308,16 +361,21 @@ def _count(loader: Iterable[Any], seen: _Seen) -> int | None:
 def _advise(seen: _Seen, images: int | None, augmented: bool, task: Task) -> Advice:
     answer, reasons = _by_evidence(images, augmented)
     hindrances = []  # which no evidence outweighs
+    if not seen.finite:
+        hindrances.append(
+            "The features hold values that are NaN or infinite. Look for the layer that makes them."
+        )
     if seen.frozen:
         hindrances.append(
-            "The features need no gradient: what makes them is frozen, and the penalty would "
-            "change nothing. Train some of the layers before them, or leave it."
+            "The features need no gradient: nothing that makes them learns, since it is frozen or "
+            "there is nothing, and the penalty would change nothing. Train some of the layers "
+            "before them, tap a later layer, or leave it."
         )
     if not seen.variances:
         hindrances.append(
             "Every batch holds one image, and one image has no variance. Train on larger batches."
         )
-    elif not seen.frozen and not seen.ratios:
+    elif seen.finite and not seen.frozen and not seen.ratios:
         hindrances.append(
             "The features are the same for every image, and the penalty pulls at nothing. Look "
             "for the layer that makes them so."
@@ -327,16 +385,32 @@ def _advise(seen: _Seen, images: int | None, augmented: bool, task: Task) -> Adv
             f"Batch normalization ({seen.normalization!r}) without scales that learn makes the "
             "features: their variance over a batch cannot change. Tap features before it."
         )
-    elif seen.normalization is not None:
-        answer = "don't" if answer == "don't" else "unclear"
-        reasons.insert(
-            0,
-            f"Batch normalization ({seen.normalization!r}) stands right before the features: the "
-            "penalty acts on its scales only, and a fixed weight is escaped by shrinking them. "
-            "Tap features that nothing has just normalized.",
+    doubts = []
+    if seen.normalization is not None:
+        doubts.append(
+            f"Batch normalization ({seen.normalization!r}) stands right before the features and "
+            "sets their variance by its scales, which what follows can undo: tap features that "
+            "nothing has just normalized, or weigh by the head."
         )
+    if seen.normalizes:
+        doubts += [
+            f"In {one.name}, on BreastMNIST, the penalty changed test cross-entropy by "
+            f"{one.self_setting}, "
+            f"and as head_weighted_variance at a weight of {HEAD_WEIGHT:g} by {one.head_weighted}."
+            for one in NORMALIZED
+        ]
+    if seen.dense:
+        doubts.append("Nothing was measured with labels for each pixel.")
+    if doubts:
+        answer = "don't" if answer == "don't" else "unclear"
+        reasons = doubts + reasons
     if hindrances:
         answer, reasons = "don't", hindrances
+    if seen.ratios and not any(seen.ratios):
+        reasons.append(
+            "The cross-entropy does not pull at the features yet, as where the head begins at "
+            "zero: the weight begins at 0, too, and follows."
+        )
     if seen.variances:
         if min(seen.sizes) == 1:
             reasons.append("A last batch of one is refused: drop_last=True, or small_batch='skip'.")
@@ -361,39 +435,61 @@ def _advise(seen: _Seen, images: int | None, augmented: bool, task: Task) -> Adv
 
 
 def _by_evidence(images: int | None, augmented: bool) -> tuple[Answer, list[str]]:
-    """The answer of the studies, and why."""
+    """The answer of the studies, and why: of each data set what was nearest in its size."""
     if images is None:
         return "unclear", [
-            "How many images it trains on decides most, and the loader does not say: give images=."
+            "How many images it trains on decides much, and the loader does not say: give images=."
         ]
-    found = min(EVIDENCE, key=lambda one: abs(math.log(one.images / images)))
-    near = found.images / FAR <= images <= found.images * FAR
-    told = f"On {found.data} ({found.images:,} training images)"
+
+    def away(one: Evidence) -> float:
+        return abs(math.log(one.images / images))
+
+    by_data: dict[str, Evidence] = {}
+    for one in sorted(EVIDENCE, key=away):
+        if one.beside is not None or not augmented:
+            by_data.setdefault(one.data, one)
+    measured = list(by_data.values())
+    near = [one for one in measured if away(one) <= math.log(FAR)]
+    answer: Answer = "unclear"
     reasons = []
     if not near:
-        reasons.append(f"Nothing was measured with about {images:,} images; the nearest follows.")
-    if augmented and found.beside is None:
-        return "unclear", [*reasons, f"{told} it was not measured on top of augmentation."]
-    if augmented and found.beside is not None:
-        reasons.append(f"{told} it changed cross-entropy by {found.beside} beside augmentation.")
-        answer: Answer = "don't" if found.beside.mean > -NEGLIGIBLE else "try it"
-    else:
-        how = "a weight that sets itself" if found.method == "self_setting" else "a tuned weight"
-        reasons += [
-            f"{told} it changed test cross-entropy by {found.cross_entropy}, with {how},",
-            f"and AUROC by {found.auroc}; augmentation changed cross-entropy by "
-            f"{found.augmentation}.",
-        ]
-        if found.augmentation.mean < found.cross_entropy.mean:
-            answer = "don't"
-            reasons.append("Augment first: with so many images it does more.")
-        else:
-            answer = "try it" if found.cross_entropy.high < 0 else "don't"
-    if answer == "try it" and found.feature_l2 is not None:
+        where = " on top of augmentation" if augmented else ""
         reasons.append(
-            f"Feature L2 (varreg.penalties.feature_l2) changed it by {found.feature_l2}: try both."
+            f"Nothing was measured{where} with about {images:,} images; the nearest follows."
         )
-    if answer == "try it" and not near:
-        answer = "unclear"
-    reasons.append("Those were a small network and 28 pixels: compare on your validation images.")
+    shown = near or measured[:1]
+    if augmented:
+        gains = [one.beside for one in shown if one.beside is not None]
+        reasons += [
+            f"{_on(one)} it changed test cross-entropy by {one.beside} beside augmentation."
+            for one in shown
+        ]
+        if near:
+            answer = "try it" if all(gain.mean <= -NEGLIGIBLE for gain in gains) else "don't"
+    else:
+        reasons += [
+            f"{_on(one)} the penalty changed test cross-entropy by {one.cross_entropy} and AUROC "
+            f"by {one.auroc}; augmentation changed cross-entropy by {one.augmentation}, feature L2 "
+            f"(varreg.penalties.feature_l2) by {one.feature_l2}."
+            for one in shown
+        ]
+        helps = [one.cross_entropy.high < 0 for one in shown]
+        if near and all(helps):
+            answer = "try it"
+        elif near and not any(helps):
+            answer = "don't"
+        more = [one for one in shown if one.augmentation.mean < one.cross_entropy.mean]
+        if more:
+            data = " and ".join(one.data for one in more)
+            reasons.append(f"Augment, too: on {data} augmentation did more than the penalty.")
+    reasons.append(
+        "Those were a small network and 28 pixels. In another one it can do harm, as in "
+        f"{PAPER.name}: {PAPER.self_setting}; and with four times as many epochs less was certain "
+        f"on BreastMNIST: {LONGER}. Compare on your validation images, with no penalty among the "
+        "candidates."
+    )
     return answer, reasons
+
+
+def _on(one: Evidence) -> str:
+    return f"On {one.images:,} training images of {one.data}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -97,8 +97,17 @@ def check_range(name: str, value: float, most: float = math.inf, *, ends: str = 
     return float(value)
 
 
-def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = True) -> None:
+def check_target(
+    logits: Tensor, target: Tensor, task: Task, *, values: bool = True, soft: bool = False
+) -> None:
     """Refuse logits and labels that do not belong together.
+
+    Args:
+        logits: As a criterion takes them.
+        target: As a criterion takes them.
+        task: What the labels are.
+        values: Whether to look at the labels, which waits for the device.
+        soft: Whether a float between 0 and 1 is a label, too.
 
     Raises:
         NotATensorError: If one of them is not a tensor.
@@ -136,6 +145,12 @@ def check_target(logits: Tensor, target: Tensor, task: Task, *, values: bool = T
                 f"labels go from {low} to {high}; with {shape[1]} logits they must lie in "
                 f"0 to {shape[1] - 1}, or be the ignore_index of the criterion"
             )
+    elif soft and target.is_floating_point():
+        if not ((target >= 0) & (target <= 1)).all():
+            raise ValueError(
+                f"{task} labels go from {target.min().item():.3g} to {target.max().item():.3g}; "
+                "every label must be 0 or 1, or as a probability between them"
+            )
     elif not _all_0_or_1(target):
         raise ValueError(
             f"{task} labels go from {target.min().item():.3g} to {target.max().item():.3g}; "
@@ -167,13 +182,19 @@ def check_probabilities(target: Tensor, *, values: bool = True) -> None:
         )
 
 
-def check_finite(penalty: Tensor, **inputs: Tensor) -> None:
+def check_finite(penalty: Tensor, inputs: Mapping[str, Tensor], samples: int | None = None) -> None:
     """Refuse a penalty that is NaN or infinite, and say which of its inputs made it so.
 
     Waits for the device; inside ``torch.compile`` and ``torch.func`` nothing is checked.
 
+    Args:
+        penalty: Scalar.
+        inputs: What it was computed from, by name.
+        samples: How many these are, for a penalty that does not say itself how many it needs.
+
     Raises:
         NonFiniteFeaturesError: With how many values are not finite, or what overflows.
+        SmallBatchError: If it is NaN for one sample, whose values are finite.
     """
     if not shows_values() or math.isfinite(penalty.item()):
         return
@@ -184,7 +205,14 @@ def check_finite(penalty: Tensor, **inputs: Tensor) -> None:
                 f"{name} hold {int((~finite).sum())} values that are NaN or infinite "
                 f"of {tensor.numel()}; find the layer that makes them, or lower the learning rate"
             )
+    if penalty.isnan() and samples == 1:
+        raise SmallBatchError(f"the penalty of one sample is NaN ({ADVICE})")
     largest = max(tensor.abs().max().item() for tensor in inputs.values())
+    if penalty.isnan() and largest < torch.finfo(penalty.dtype).max ** 0.125:  # far from overflow
+        raise NonFiniteFeaturesError(
+            f"the penalty of {' and '.join(inputs)} is NaN though they are finite; look for what "
+            "it divides by, or takes the root of"
+        )
     raise NonFiniteFeaturesError(
         f"the penalty of {' and '.join(inputs)} up to {largest:.3g} overflows {penalty.dtype}; "
         "scale the features down"
@@ -223,7 +251,7 @@ def check_features(features: Tensor, least: int = 2) -> None:
     if malformed or features.shape[0] < least:
         raise (ValueError if malformed else SmallBatchError)(
             f"features have shape {tuple(features.shape)}; expected (N, ...) with two samples "
-            f"or more and one feature or more ({ADVICE})"
+            "or more and one feature or more" + ("" if malformed else f" ({ADVICE})")
         )
 
 

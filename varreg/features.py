@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from fnmatch import fnmatchcase
@@ -39,10 +40,11 @@ class FeatureTap(Generic[Taken]):
     The tap is a forward hook, so register it before ``torch.compile``, and once the model has the
     layers that it will be trained with. It holds at most the features of the latest forward pass,
     and nothing once :meth:`take` has handed them over: no graph outlives its step. Of a layer
-    that runs several times in a pass, it has the latest call. What activation checkpointing
-    computes again during a backward pass can be taken within it and is let go of at its end. A
-    copy of the model, or a file it is saved in, holds no features, and no tap; a copy of the tap
-    is a tap on the copied model.
+    that runs several times in a pass, it has the latest call, and by default :meth:`take` refuses
+    what the model made of an earlier one. What activation checkpointing computes again during a
+    backward pass can be taken within it and is let go of at its end. A copy of the model, or a
+    file it is saved in, holds no features, and no tap; a copy of the tap is a tap on the copied
+    model.
 
     Args:
         model: Any module. Tap the one that is called: with ``DistributedDataParallel`` the
@@ -117,6 +119,9 @@ class FeatureTap(Generic[Taken]):
         # version of that, and what came out, at first and after an activation; the same of the
         # latest layer of any kind; and what the model returned.
         self._passed: dict[str, tuple[object, int | None, list[Tensor]]] = {}
+        # What came out of them in earlier calls of the same pass; not without end, where parts of
+        # the model are called by themselves.
+        self._earlier: dict[str, deque[Tensor]] = {}
         self._latest: tuple[str, list[Tensor]] | None = None
         self._returned: object = None
         self._doubt = ""
@@ -195,7 +200,9 @@ class FeatureTap(Generic[Taken]):
     ) -> None:
         features = output if self.capture == "output" else args[0] if args else None
         outputs = [output]
-        self._passed.pop(name, None)  # in the order in which they ran
+        before = self._passed.pop(name, None)  # in the order in which they ran
+        if before is not None:
+            self._earlier.setdefault(name, deque(maxlen=100)).extend(before[2])
         self._passed[name] = (*_noted(features), outputs)
         self._latest = name, outputs
         self._end_with_backward()
@@ -223,13 +230,14 @@ class FeatureTap(Generic[Taken]):
 
     def _find_layer(self, output: object) -> None:
         """Keep the features of the linear layer whose output became that of the model."""
-        passed, latest = self._passed, self._latest
-        self._passed, self._latest, self._returned = {}, None, None
-        returned = list(_tensors(_logits(output)))
+        passed, latest, earlier = self._passed, self._latest, self._earlier
+        self._passed, self._latest, self._earlier, self._returned = {}, None, {}, None
+        returned = list(_tensors(logits_of(output)))
+        again = [name for name, made in earlier.items() if _any_same(list(made), returned)]
         outputs = {name: made for name, (_, _, made) in passed.items()}
-        found = _makers(outputs, returned, latest[0] if latest else "")
+        found = _makers(outputs, returned, latest[0] if latest and not earlier else None)
         last = next(reversed(passed), "")
-        if len(found) == 1 and (len(returned) == 1 or found == [last]):
+        if not again and len(found) == 1 and (len(returned) == 1 or found == [last]):
             self.layers, self._doubt = (found[0],), ""
             self._keep(found[0], *passed[found[0]][:2])
             return
@@ -237,23 +245,41 @@ class FeatureTap(Generic[Taken]):
         self._features.clear()
         names = [repr(name) for name in found or passed]
         listed = f"({', '.join(names if len(names) < 9 else ['...', *names[-4:]])})"
-        if len(found) == 1:
-            self._doubt = f"the model returns what {found[0]!r} makes, but {last!r} ran after it"
+        if again:
+            self._doubt = (
+                f"the model returns what an earlier call of {again[0]!r} makes, and a tap takes "
+                "what enters the latest call of a layer: let the model return its features, or "
+                "give each call a layer of its own"
+            )
+        elif len(found) == 1:
+            self._doubt = self._unknown(
+                f"the model returns what {found[0]!r} makes, but {last!r} ran after it"
+            )
         elif found:
-            self._doubt = f"the model returns what {len(found)} linear layers make {listed}"
+            self._doubt = self._unknown(
+                f"the model returns what {len(found)} linear layers make {listed}"
+            )
         elif not passed:
-            self._doubt = "no linear layer ran, or the tap came after torch.compile"
+            self._doubt = self._unknown("no linear layer ran, or the tap came after torch.compile")
         elif latest and _any_same(latest[1], returned):
             name, kind = latest[0], type(self._model.get_submodule(latest[0])).__name__
-            self._doubt = (
+            self._doubt = self._unknown(
                 f"the model returns what no linear layer makes {listed}; {name!r}, a {kind}, makes "
                 f"it, and FeatureTap(model, {name!r}) takes what enters there"
             )
         else:
-            self._doubt = (
+            call = ", in the latest of its calls" if last in earlier else ""
+            self._doubt = self._unknown(
                 f"the model returns what no linear layer makes {listed}; FeatureTap(model, "
-                f"{last!r}) takes what enters the last of them to run"
+                f"{last!r}) takes what enters the last of them to run{call}"
             )
+
+    def _unknown(self, doubt: str, part: str = "") -> str:
+        names = [name for name, _ in self._model.named_modules() if name]
+        return (
+            f"{doubt}: which layer the features enter is in doubt; {part}name it: "
+            f"FeatureTap(model, layer), where layer is one of {', '.join(names)}"
+        )
 
     def _keep(self, name: str, features: object, version: int | None) -> None:
         if features is None:
@@ -273,6 +299,7 @@ class FeatureTap(Generic[Taken]):
     def _let_go(self) -> None:
         self._latest, self._returned = None, None
         self._passed.clear()
+        self._earlier.clear()
         self._features.clear()
 
     def take(self) -> Taken:
@@ -292,12 +319,12 @@ class FeatureTap(Generic[Taken]):
         kept, ran = dict(self._features), bool(self._passed)
         self._let_go()
         if not kept and (ran or self._doubt):
-            names = [name for name, _ in self._model.named_modules() if name]
-            doubt = self._doubt or f"{type(self._model).__name__} was not called, but parts of it"
-            part = "" if self._doubt else "tap the part that is called, or "
             raise ValueError(
-                f"{doubt}: which layer the features enter is in doubt; {part}name it: "
-                f"FeatureTap(model, layer), where layer is one of {', '.join(names)}"
+                self._doubt
+                or self._unknown(
+                    f"{type(self._model).__name__} was not called, but parts of it",
+                    "tap the part that is called, or ",
+                )
             )
         given = self._given if isinstance(self._given, (list, tuple)) else ()
         missing = [name for name in self.layers if name not in kept and (not kept or name in given)]
@@ -307,7 +334,8 @@ class FeatureTap(Generic[Taken]):
                 "run since the last take(); call the model first, and register the tap before "
                 "torch.compile and after any change of the model's layers"
             )
-        if self._given is None and len(self._handles) > 1:  # the layer is found
+        # The layer is found; while a pass is compiled its hooks stay as they are.
+        if self._given is None and len(self._handles) > 1 and not torch.compiler.is_compiling():
             self._watch()
         taken = {name: self._unchanged(name, *noted) for name, noted in kept.items()}
         return cast(Taken, taken if self._several else taken[self.layers[0]])
@@ -438,13 +466,15 @@ def _is_linear(module: nn.Module) -> bool:
     )
 
 
-def _makers(outputs: dict[str, list[Tensor]], returned: list[Tensor], latest: str) -> list[str]:
+def _makers(
+    outputs: dict[str, list[Tensor]], returned: list[Tensor], latest: str | None
+) -> list[str]:
     """The linear layers of whose output something is returned.
 
     Args:
         outputs: What came out of each, at first and after what followed it.
         returned: What the model returned.
-        latest: The latest layer to run, linear or not.
+        latest: The latest layer to run, linear or not; ``None`` where one ran several times.
     """
     found = [name for name, (first, *_) in outputs.items() if _any_same([first], returned)]
     if not found:  # after an activation, which leaves as many numbers
@@ -453,9 +483,8 @@ def _makers(outputs: dict[str, list[Tensor]], returned: list[Tensor], latest: st
             for name, (first, *after) in outputs.items()
             if _any_same([one for one in after if one.numel() == first.numel()], returned)
         ]
-    if (
-        not found and len(outputs) == 1
-    ):  # scaled or cast, if nothing but what is around it ran later
+    # Scaled or cast, if it ran once and nothing but what is around it ran later.
+    if not found and len(outputs) == 1 and latest is not None:
         found = [
             name
             for name, (first, *_) in outputs.items()
@@ -479,7 +508,7 @@ def _do_nothing(*arguments: object) -> None:
     pass
 
 
-def _logits(output: object) -> object:
+def logits_of(output: object) -> object:
     """What the model calls its logits, where it names what it returns; otherwise all of it."""
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     return output if named is None else named

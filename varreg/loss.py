@@ -114,16 +114,18 @@ class PenalizedLoss(nn.Module):
             cross-entropy by default. In eval mode the cross-entropy counts, whatever this is,
             unless there is no task.
         ignore_index: Label of what the cross-entropy leaves out; by default that of
-            ``classification``, if it has an attribute of this name. If nothing is left, it is 0. A
-            penalty that reads the labels takes it for one more class.
+            ``classification``, if it has an attribute of this name. If nothing is left, it is 0,
+            where the losses of :mod:`torch.nn` are NaN. A penalty that reads the labels takes it,
+            and each probability between 0 and 1, for one more class.
         small_batch: What becomes of a batch with too few samples for the penalty, above all a last
             batch of one: ``"raise"`` refuses it, ``"skip"`` trains on it without, where the penalty
             is a 0 that has a gradient of 0. With ``sync`` the batch is that of all processes. A
             class with one sample in it does not make a batch small: it has no variance.
         sync: Compute the penalty of the batches of all processes. Its ``GradientRatio`` is set to
             do the same.
-        validate: Check values (finite losses, labels within the classes) as well as shapes,
-            which waits for the device once a step.
+        validate: Check values (a finite penalty, labels within the classes) as well as shapes,
+            which waits for the device once a step. Logits that are not finite are not looked
+            for: in half precision a ``GradScaler`` leaves such steps out.
 
     Raises:
         ValueError: If a parameter is outside its range, or the penalty asks for something else.
@@ -194,10 +196,10 @@ class PenalizedLoss(nn.Module):
             logits: Binary: ``(N,)`` or ``(N, 1)``; multi-class: ``(N, K)``;
                 multi-label: ``(N, L)``. Before any sigmoid or softmax. Dense outputs have axes for
                 place behind these, ``(N, K, H, W)``; binary ones may leave out the 1.
-            target: Binary: 0 and 1, ``(N,)`` or ``(N, 1)``, integer or float; multi-class:
-                integers 0 to K - 1, ``(N,)`` or ``(N, 1)``, or the probabilities of the classes,
-                float ``(N, K)``; multi-label: 0 and 1, ``(N, L)``. With axes for place where the
-                logits have them; every pixel counts alike then.
+            target: Binary: 0 and 1, ``(N,)`` or ``(N, 1)``, or a float between them, the
+                probability of 1; multi-class: integers 0 to K - 1, ``(N,)`` or ``(N, 1)``, or the
+                probabilities of the classes, float ``(N, K)``; multi-label: as binary, ``(N, L)``.
+                With axes for place where the logits have them; every pixel counts alike then.
             features: ``(N, ...)``, what the head makes the logits of. See
                 :func:`varreg.variance.per_channel` for maps of which each channel is a feature.
             head_weight: ``(n_outputs, F)``, the ``weight`` of the linear layer that does, for a
@@ -236,14 +238,13 @@ class PenalizedLoss(nn.Module):
         if self.classification is not None and self.task is not None and self.training:
             loss = self._classification(logits, target)
         weight = self.weight
-        sets_itself = isinstance(weight, nn.Module)
         penalized = isinstance(weight, nn.Module) or weight > 0
         # With a weight of 0 it is reported only: no gradient, and exactly the classification loss.
         if not penalized:
             given = {name: value.detach() for name, value in given.items()}
-        elif "features" in given or sets_itself:
-            _check_gradient(logits, features, self._weight_name)
         penalty = self._penalty(given)
+        if penalized:
+            _check_gradient(logits, features, penalty, self._weight_name)
         total = loss if self.lambda_ == 1 else self.lambda_ * loss
         if isinstance(weight, nn.Module):
             total = total + weight(cross_entropy, penalty, features) * penalty
@@ -297,14 +298,16 @@ class PenalizedLoss(nn.Module):
     def _penalty(self, given: dict[str, Tensor]) -> Tensor:
         try:
             penalty = self.penalty(**given, **self._settings())
+            if self.validate and not self._checks:
+                inputs = {name: given[name] for name in given if name != "target"}
+                batch = next((name for name in given if name != "head_weight"), None)
+                check_finite(penalty, inputs, len(given[batch]) if batch else None)
         except SmallBatchError:
             if self.small_batch == "raise":
                 raise
             # Of no sample: 0 with a gradient of 0, whatever their values are.
             nothing = torch.cat([value[:0].flatten() for value in given.values()])
             return nothing.sum(dtype=torch.promote_types(nothing.dtype, torch.float32))
-        if self.validate and not self._checks:
-            check_finite(penalty, **{name: given[name] for name in given if name != "target"})
         return penalty
 
     def _settings(self) -> dict[str, object]:
@@ -487,18 +490,22 @@ def cross_entropy(
         >>> cross_entropy(torch.zeros(2, 2), labels, "multilabel", ignore_index=-1).exp()
         tensor(2.)
     """
+    check_task(task)
     check_tensors(logits=logits, target=target)
+    if ignore_index is not None:
+        check_integer("ignore_index", ignore_index)
     logits, target = _rows(logits, target, task)
-    shared = task == "multiclass" and target.is_floating_point() and target.shape == logits.shape
+    shared = _shared(logits, target, task)
     if shared:
         check_probabilities(target, values=validate)
         target = target.to(torch.promote_types(logits.dtype, torch.float32))
         ignore_index = None
     else:
         if ignore_index is not None:
-            kept = target != ignore_index
+            # As a long: in a smaller type, -1 would be another label.
+            kept = (target if target.is_floating_point() else target.long()) != ignore_index
             target = target.masked_fill(~kept, 0)
-        check_target(logits, target, task, values=validate)
+        check_target(logits, target, task, values=validate, soft=True)
     if logits.dtype in HALF:
         logits = logits.float()
     reduction = "mean" if ignore_index is None else "none"
@@ -512,6 +519,11 @@ def cross_entropy(
     if ignore_index is None:
         return loss
     return torch.where(kept.view_as(loss), loss, 0.0).sum() / kept.sum().clamp(min=1)
+
+
+def _shared(logits: Tensor, target: Tensor, task: Task) -> bool:
+    """Whether the labels are probabilities of several classes."""
+    return task == "multiclass" and target.is_floating_point() and target.shape == logits.shape
 
 
 def _rows(logits: Tensor, target: Tensor, task: Task) -> tuple[Tensor, Tensor]:
@@ -539,7 +551,9 @@ def _rows(logits: Tensor, target: Tensor, task: Task) -> tuple[Tensor, Tensor]:
     return (logits.flatten() if binary else per_channel(logits)), target.flatten()
 
 
-def smoothed_cross_entropy(logits: Tensor, target: Tensor, task: Task, smoothing: float) -> Tensor:
+def smoothed_cross_entropy(
+    logits: Tensor, target: Tensor, task: Task, smoothing: float, *, validate: bool = True
+) -> Tensor:
     r"""Cross-entropy against labels that are moved towards equal probabilities.
 
     The true class has :math:`1 - \epsilon + \epsilon / K` and the others :math:`\epsilon / K`; for
@@ -550,9 +564,12 @@ def smoothed_cross_entropy(logits: Tensor, target: Tensor, task: Task, smoothing
         target: As for :meth:`PenalizedLoss.forward`.
         task: ``"binary"``, ``"multiclass"`` or ``"multilabel"``.
         smoothing: :math:`\epsilon`, in [0, 1].
+        validate: As for :func:`cross_entropy`.
 
     Raises:
-        ValueError: If ``smoothing`` is outside its range.
+        NotATensorError: If one of them is not a tensor.
+        ValueError: If ``smoothing`` is outside its range, shapes do not fit each other or labels
+            are outside the classes.
 
     Source:
         Szegedy, Vanhoucke, Ioffe, Shlens and Wojna (CVPR 2016), "Rethinking the Inception
@@ -564,9 +581,15 @@ def smoothed_cross_entropy(logits: Tensor, target: Tensor, task: Task, smoothing
         tensor(0.3269)
     """
     check_range("smoothing", smoothing, 1, ends="[]")
+    check_task(task)
+    check_tensors(logits=logits, target=target)
     logits, target = _rows(logits, target, task)
+    if _shared(logits, target, task):
+        check_probabilities(target, values=validate)
+        return F.cross_entropy(logits, target, label_smoothing=smoothing)
+    check_target(logits, target, task, values=validate, soft=True)
     if task == "multiclass":
-        labels = target if target.is_floating_point() else target.flatten().long()
+        labels = target.flatten().long()
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
     target = torch.lerp(target.to(logits.dtype), torch.full((), 0.5).to(logits), smoothing)
     return F.binary_cross_entropy_with_logits(logits, target.view_as(logits))
@@ -598,11 +621,17 @@ def _check_batch(logits: Tensor, features: Tensor) -> None:
             "the first axis of both must be the same batch (with per_channel(features) give "
             "per_channel(logits) and target.flatten())"
         )
+    if len(features) == 0:
+        raise ValueError(
+            f"features have shape {tuple(features.shape)}: the batch holds no sample, and its mean "
+            "loss is not a number; leave it out, in all processes where there are several"
+        )
 
 
-def _check_gradient(logits: Tensor, features: Tensor, weight: str) -> None:
-    """Refuse features that a penalty could not change, where the logits can be."""
-    if logits.requires_grad and not features.requires_grad and torch.is_grad_enabled():
+def _check_gradient(logits: Tensor, features: Tensor, penalty: Tensor, weight: str) -> None:
+    """Refuse features that the penalty could not change, where the logits can be changed."""
+    inert = not features.requires_grad and not penalty.requires_grad
+    if inert and logits.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             "features need no gradient and logits do, so that the penalty would change "
             "nothing: do not detach the features, call checkpoint with use_reentrant=False "

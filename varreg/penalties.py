@@ -869,5 +869,5 @@ def _flat(features: Tensor) -> Tensor:
 
 def _checked(value: Tensor, validate: bool, **inputs: Tensor) -> Tensor:
     if validate:
-        check_finite(value, **inputs)
+        check_finite(value, inputs)
     return value

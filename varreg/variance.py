@@ -112,7 +112,7 @@ def feature_variance(
         weights = _turned_comb(count, sampled, generator, dtype, flat.device)
     variance: Tensor = _Variance.apply(flat, weights)  # type: ignore[no-untyped-call]
     if validate:
-        check_finite(variance, features=features)
+        check_finite(variance, {"features": features})
     return variance
 
 

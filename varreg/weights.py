@@ -12,11 +12,11 @@ without a gradient, from what the step has computed anyway:
 
 All are called alike. They change in training mode only, once a step; in eval mode, and where no
 gradients are recorded, they give the weight as it stands (also in what re-entrant activation
-checkpointing reports of a step, whose gradient has the weight of that step). ``torch.compile``
-breaks the graph at a ``GradientRatio``. What they have seen is in their ``state_dict``,
-which moves with the network and resumes with it. With ``DistributedDataParallel`` each process
-has a weight of its own batch, unless the criterion that calls it has ``sync=True``: then all have
-the weight of the whole batch.
+checkpointing reports of a step, whose gradient has the weight of that step). Under ``torch.func``
+they must be in eval mode; ``torch.compile`` breaks the graph at a ``GradientRatio``. What they have
+seen is in their ``state_dict``, which moves with the network and resumes with it. With
+``DistributedDataParallel`` each process has a weight of its own batch, unless the criterion that
+calls it has ``sync=True``: then all have the weight of the whole batch.
 """
 
 from __future__ import annotations
@@ -116,6 +116,11 @@ class _Learning(nn.Module):
         """
         if not self.training or not torch.is_grad_enabled():
             return False
+        if torch._C._are_functorch_transforms_active():
+            raise ValueError(
+                f"a {type(self).__name__} learns from each step, which a function that torch.func "
+                "transforms may not; call eval() on it, which gives the weight as it stands"
+            )
         again = not torch.compiler.is_compiling() and in_backward()
         if not again:
             self.learned_forward = True

@@ -366,6 +366,31 @@ def test_what_the_pages_say_of_networks_follows_from_the_runs():
         assert not stands["head_weighted", level]
 
 
+def test_what_the_pages_say_of_longer_training_follows_from_the_runs():
+    runs = when.recorded("longer").get("breastmnist")
+    if runs is None:
+        pytest.skip("longer is not recorded")
+    found = when.differences(runs, tuple(when.LONGER.values()))
+    few, many = dict.fromkeys(found["level"])
+    assert sorted(set(runs["epochs"])) == [60, 240]
+    at = found.set_index(["measure", "method", "level"])
+    primary, auroc, validation = (at.loc[measure] for measure in when.LONGER.values())
+    for method in ("fixed", "self_setting", "feature_l2"):
+        assert primary["p_holm"][method, few] < 0.05
+        assert primary["p_holm"][method, many] > 0.05, "it no longer stands"
+        assert abs(primary["mean"][method, many]) < 0.6 * abs(primary["mean"][method, few])
+        assert auroc["low"][method, many] > 0, "the order stays as good"
+        assert validation["high"][method, many] < validation["low"][method, few]
+    assert primary["p_holm"]["augmented", many] < 0.05
+    assert primary["mean"]["augmented", many] < primary["mean"]["fixed", many], "it is ahead"
+    wide = runs.pivot(index=["method", "seed"], columns="epochs", values="test_cross_entropy")
+    change = (wide[240] - wide[60]).groupby("method").mean()
+    assert change["fixed"] > 0.01, "on test images it rises"
+    assert change["augmented"] < 0
+    told = when.drift({"breastmnist": runs})["when_longer_breastmnist_fixed_drift"]
+    assert told.split()[0] == words.number(change["fixed"], signed=True)
+
+
 def test_what_the_page_says_of_layers_follows_from_the_runs():
     ledger = Ledger("layers")
     if ledger.runs().empty:

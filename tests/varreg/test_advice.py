@@ -11,12 +11,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
+import varreg.advice
 from varreg import recommend
 from varreg.__main__ import main
 from varreg.advice import FAR, RHO
-from varreg.evidence import EVIDENCE
+from varreg.evidence import EVIDENCE, NORMALIZED, PAPER, Gain
 
-SMALL, MIDDLE, LARGE = EVIDENCE
+BREAST, SMALLEST, LARGEST = EVIDENCE[0], EVIDENCE[1], EVIDENCE[-1]
+DATA = {one.data for one in EVIDENCE}
 
 
 def network(*between: nn.Module, width: int = 6) -> nn.Sequential:
@@ -76,40 +78,57 @@ def test_nothing_of_the_model_changes():
 
 @pytest.mark.parametrize(
     ("count", "augmented", "answer"),
-    [
-        (SMALL.images, False, "try it"),
-        (SMALL.images, True, "don't"),
-        (MIDDLE.images, False, "try it"),
-        (MIDDLE.images, True, "unclear"),
-        (LARGE.images, False, "don't"),
-        (LARGE.images, True, "unclear"),
-        (FAR * LARGE.images + 1, False, "don't"),
-        (SMALL.images // FAR - 1, False, "unclear"),
+    [(one.images, False, "try it") for one in EVIDENCE]
+    + [
+        (BREAST.images, True, "don't"),
+        (BREAST.images * FAR, True, "don't"),
+        (LARGEST.images, True, "unclear"),
+        (LARGEST.images * FAR, False, "try it"),
+        (LARGEST.images * FAR + 1, False, "unclear"),
+        (SMALLEST.images // FAR - 1, False, "unclear"),
     ],
 )
-def test_the_number_of_images_decides_as_the_studies_do(count, augmented, answer):
+def test_the_answer_is_that_of_the_nearest_studies(count, augmented, answer):
     advice = recommend(network(), images(64), "multiclass", images=count, augmented=augmented)
     assert advice.answer == answer
-    nearest = next((one for one in EVIDENCE if count <= one.images), LARGE)
-    assert nearest.data in why(advice)
     assert ("PenalizedLoss" in str(advice)) == (answer != "don't")
+    measured = [one for one in EVIDENCE if one.beside is not None or not augmented]
+    near = {one.data for one in measured if max(count, one.images) <= FAR * min(count, one.images)}
+    assert {name for name in DATA if f"training images of {name}" in why(advice)} == (
+        near or {min(measured, key=lambda one: abs(np.log(one.images / count))).data}
+    )
+    assert ("Nothing was measured" in why(advice)) == (not near)
 
 
-def test_many_images_are_to_be_augmented_first():
-    advice = recommend(network(), images(LARGE.images), "multiclass", batches=2)
-    assert (advice.images, advice.batches) == (LARGE.images, 2)
-    assert "Augment first" in why(advice)
-    assert str(LARGE.augmentation) in why(advice)
+@pytest.mark.parametrize("one", EVIDENCE)
+def test_what_was_measured_at_that_size_is_quoted(one):
+    advice = recommend(network(), images(64), "multiclass", images=one.images, batches=2)
+    assert (advice.images, advice.batches) == (one.images, 2)
+    assert f"{one.images:,} training images of {one.data}" in why(advice)
+    for gain in (one.cross_entropy, one.auroc, one.augmentation, one.feature_l2):
+        assert str(gain) in why(advice)
+    assert str(PAPER.self_setting) in why(advice)
+    (line,) = [reason for reason in advice.reasons if reason.startswith("Augment, too")]
+    assert (one.data in line) == (one.augmentation.mean < one.cross_entropy.mean)
+
+
+def test_where_no_study_gained_the_answer_is_no(monkeypatch):
+    worse = Gain(0.02, 0.01, 0.03, 9)
+    told = [one._replace(cross_entropy=worse) for one in EVIDENCE]
+    monkeypatch.setattr(varreg.advice, "EVIDENCE", told)
+    assert recommend(network(), images(64), "multiclass", images=500).answer == "don't"
+    monkeypatch.setattr(varreg.advice, "EVIDENCE", [BREAST, *told[1:]])
+    assert recommend(network(), images(64), "multiclass", images=500).answer == "unclear"
 
 
 def test_a_frozen_backbone_makes_the_penalty_inert():
     model = network()
     model[0].requires_grad_(False)
-    advice = recommend(model, images(SMALL.images), "multiclass")
+    advice = recommend(model, images(BREAST.images), "multiclass")
     assert (advice.answer, advice.ratio, advice.weight) == ("don't", None, None)
     assert "frozen" in why(advice)
     model[0].bias.requires_grad_(True)
-    assert recommend(model, images(SMALL.images), "multiclass").answer == "try it"
+    assert recommend(model, images(BREAST.images), "multiclass").answer == "try it"
 
 
 @pytest.mark.parametrize(
@@ -120,32 +139,46 @@ def test_a_frozen_backbone_makes_the_penalty_inert():
         ([nn.BatchNorm1d(6, affine=False)], "don't", "1"),
         ([nn.BatchNorm1d(6, affine=False, track_running_stats=False)], "don't", "without a name"),
         ([nn.BatchNorm1d(6, affine=False), nn.ReLU()], "unclear", "1"),
-        ([nn.BatchNorm1d(6), nn.Linear(6, 6)], "try it", None),
+        ([nn.BatchNorm1d(6), nn.Tanh()], "unclear", "1"),
+        ([nn.BatchNorm1d(6), nn.Mish()], "unclear", "1"),
+        ([nn.BatchNorm1d(6), nn.Linear(6, 6)], "unclear", None),
         ([nn.LayerNorm(6)], "try it", None),
         ([nn.Unflatten(1, (2, 3)), nn.BatchNorm1d(2), nn.Flatten()], "unclear", "2"),
     ],
 )
 def test_batch_normalization_before_the_features_is_seen(between, answer, name):
-    advice = recommend(network(*between), images(SMALL.images), "multiclass")
+    advice = recommend(network(*between), images(BREAST.images), "multiclass")
     assert (advice.answer, advice.normalization) == (answer, name)
     assert ("Batch normalization" in why(advice)) == (name is not None)
+    if answer == "unclear":
+        assert all(str(one.head_weighted) in why(advice) for one in NORMALIZED)
+
+
+def test_normalization_by_what_is_remembered_is_none():
+    class Fixed(nn.BatchNorm1d):
+        def train(self, mode: bool = True):
+            return super().train(False)
+
+    advice = recommend(network(Fixed(6)), images(BREAST.images), "multiclass")
+    assert (advice.answer, advice.normalization) == ("try it", None)
 
 
 def test_a_mean_over_the_image_leaves_the_variance_free():
     body = [nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     loader = [(torch.randn(8, 1, 8, 8), torch.randint(0, 2, (8,)))]
     advice = recommend(nn.Sequential(*body, nn.Linear(6, 2)), loader, "multiclass", images=500)
-    assert advice.normalization is None
+    assert (advice.answer, advice.normalization) == ("unclear", None)
+    assert str(NORMALIZED[0].self_setting) in why(advice)
 
 
 def test_frozen_scales_of_a_normalization_fix_the_variance():
     model = network(nn.BatchNorm1d(6))
     model[1].weight.requires_grad_(False)
-    assert recommend(model, images(SMALL.images), "multiclass").answer == "don't"
+    assert recommend(model, images(BREAST.images), "multiclass").answer == "don't"
 
 
 def test_batches_of_one_have_no_variance():
-    advice = recommend(network(), images(SMALL.images, 1), "multiclass")
+    advice = recommend(network(), images(BREAST.images, 1), "multiclass")
     assert (advice.answer, advice.batches) == ("don't", 0)
     assert "one image has no variance" in why(advice)
 
@@ -160,8 +193,105 @@ def test_a_last_batch_of_one_is_told(drop, told):
 def test_constant_features_pull_at_nothing():
     model = network()
     nn.init.zeros_(model[0].weight)
-    advice = recommend(model, images(SMALL.images), "multiclass")
+    advice = recommend(model, images(BREAST.images), "multiclass")
     assert (advice.answer, advice.dead, advice.mean_variance) == ("don't", 1.0, 0.0)
+
+
+@pytest.mark.parametrize("factor", [torch.inf, torch.nan])
+def test_features_that_are_not_finite_are_told_as_such(factor):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, pixels):
+            return self.head(self.body(pixels) * factor)
+
+    advice = recommend(Broken(), images(64), "multiclass", images=500)
+    assert advice.answer == "don't"
+    assert advice.reasons[0].startswith("The features hold values that are NaN or infinite")
+    assert "same for every image" not in why(advice)
+
+
+def test_features_that_are_the_images_need_something_that_learns():
+    for model, layer in ((network(), "0"), (nn.Linear(4, 2), None)):
+        advice = recommend(model, images(64), "multiclass", layer=layer, images=500)
+        assert advice.answer == "don't"
+        assert "frozen or there is nothing" in why(advice)
+
+
+def test_within_inference_mode_it_says_the_same():
+    model, loader = network(), list(images(64))
+    with torch.inference_mode():
+        inside = recommend(model, loader, "multiclass", images=500)
+    assert inside == recommend(model, loader, "multiclass", images=500)
+
+
+def test_a_head_that_begins_at_zero_is_explained():
+    model = network()
+    nn.init.zeros_(model[1].weight)
+    advice = recommend(model, images(64), "multiclass", images=500)
+    assert (advice.answer, advice.weight) == ("try it", 0.0)
+    assert "head begins at zero" in why(advice)
+
+
+def test_labels_for_each_pixel_are_beyond_the_studies():
+    class Pixels(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, pixels):
+            return self.head(self.body(pixels).relu())
+
+    loader = [(torch.randn(8, 1, 6, 6), torch.randint(0, 2, (8, 6, 6)))]
+    advice = recommend(Pixels(), loader, "multiclass", layer="head", images=500)
+    assert advice.answer == "unclear"
+    assert advice.reasons[0] == "Nothing was measured with labels for each pixel."
+
+
+def test_what_forward_puts_in_place_of_a_buffer_is_put_back():
+    class Remembers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 6), nn.Linear(6, 2)
+            self.register_buffer("mean", torch.ones(6))
+
+        def forward(self, pixels):
+            features = self.body(pixels)
+            self.mean = 0.9 * self.mean + 0.1 * features.detach().mean(0)
+            return self.head(features)
+
+    model, generator = Remembers(), torch.Generator().manual_seed(1)
+    before, mean = generator.get_state(), model.mean
+    recommend(model, images(64, shuffle=True, generator=generator), "multiclass")
+    assert model.mean is mean
+    assert torch.equal(mean, torch.ones(6))
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_dictionaries_of_other_libraries():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, pixel_values, mask=None):
+            shown = pixel_values if mask is None else pixel_values * mask
+            return {"logits": self.inner(shown), "other": shown}
+
+    pairs = list(images(64))
+    expected = recommend(Named(), pairs, "multiclass", images=500)
+    for label in ("labels", "label"):
+        monai = [{"image": x, label: y, "path": ["a.png"] * len(y)} for x, y in pairs]
+        model = Named()
+        found = recommend(model, monai, "multiclass", images=500)
+        assert (found.answer, found.layer) == (expected.answer, "inner.1")
+        faces = [{"pixel_values": x, "mask": x * 0, label: y} for x, y in pairs]
+        found = recommend(model, faces, "multiclass", images=500)
+        assert found.mean_variance == 0  # the mask was given by its name
+    with pytest.raises(ValueError, match="gives a dict; it must give"):
+        recommend(Named(), [{"image": torch.zeros(2, 4)}], "multiclass")
 
 
 def test_images_are_counted_where_the_loader_says():
@@ -182,7 +312,7 @@ def test_another_form_of_batch_and_model_needs_a_step():
         def forward(self, pixels):
             return {"scores": self.inner(pixels)}
 
-    loader = [{"pixels": x, "label": y} for x, y in images(64)]
+    loader = [{"pixels": x, "answer": y} for x, y in images(64)]
     with pytest.raises(ValueError, match="give step="):
         recommend(Named(), loader, "multiclass")
     with pytest.raises(ValueError, match="a dict without logits; give step="):
@@ -192,7 +322,7 @@ def test_another_form_of_batch_and_model_needs_a_step():
         loader,
         "multiclass",
         images=500,
-        step=lambda model, batch: (model(batch["pixels"])["scores"], batch["label"]),
+        step=lambda model, batch: (model(batch["pixels"])["scores"], batch["answer"]),
     )
     assert (advice.answer, advice.layer) == ("try it", "inner.1")
 
@@ -206,6 +336,7 @@ def test_another_form_of_batch_and_model_needs_a_step():
         ({"augmented": 1}, "augmented is 1; it must be True or False"),
         ({"loader": []}, "gave no batch"),
         ({"layer": "nix"}, "no layer 'nix'"),
+        ({"layer": ["0", "1"]}, "it must be the name of one layer"),
         ({"model": "net"}, "model is a str"),
     ],
 )
@@ -229,6 +360,8 @@ def mine():
     return model, torch.utils.data.DataLoader(data, 50), "binary"
 def half():
     return mine()[:2]
+def fails():
+    return len(3)
 value = 3
 """)
     yield tmp_path
@@ -245,7 +378,9 @@ def test_the_command_prints_the_report(folder, capsys):
     said = capsys.readouterr().out
     assert "2 batches; 4,708 training images" in said
     assert "layer '0': 4 of each image" in said
-    assert "Answer    don't" in said
+    assert "Answer    don't" in said  # features that are the images
+    assert main(["probe", "my_project:mine", "--augmented"]) == 0
+    assert "Answer    don't" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -255,6 +390,7 @@ def test_the_command_prints_the_report(folder, capsys):
         ("my_project:value", "names no function"),
         ("my_project:none", "names no function"),
         ("my_project:half", "it must return three"),
+        ("my_project:fails", "my_project:fails ended with TypeError: object of type 'int'"),
         ("no_such_project:mine", "no_such_project"),
     ],
 )

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from varreg import (
+    NonFiniteFeaturesError,
     PenalizedLoss,
     SmallBatchError,
     VariancePenalizedLoss,
@@ -322,7 +323,103 @@ def test_channels_that_are_none():
         per_channel([[1.0]])
 
 
+def test_an_ignored_label_is_not_taken_for_another_in_a_small_type():
+    target = torch.tensor([0, 1, 255], dtype=torch.uint8)
+    with pytest.raises(ValueError, match="labels go from 0 to 255"):
+        cross_entropy(noise(3, 3), target, "multiclass", ignore_index=-1)
+    logits = noise(3, 3)
+    found = cross_entropy(logits, target, "multiclass", ignore_index=255)
+    torch.testing.assert_close(found, cross_entropy(logits[:2], target[:2], "multiclass"))
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+@pytest.mark.parametrize("dense", [False, True])
+def test_soft_labels_of_two_classes(task, dense):
+    shape = ((6,) if task == "binary" else (6, 3)) + (2, 2) * dense
+    logits, target = noise(*shape, dtype=torch.float64), torch.rand(shape, dtype=torch.float64)
+    z, y = logits.numpy(), target.numpy()
+    expected = np.mean(y * np.logaddexp(0, -z) + (1 - y) * np.logaddexp(0, z))
+    assert cross_entropy(logits, target, task).item() == pytest.approx(expected)
+    parts = VariancePenalizedLoss(task, 0.0)(logits, target, noise(6, 4))
+    assert parts.total.item() == pytest.approx(expected)
+    y = 0.8 * y + 0.1
+    smooth = np.mean(y * np.logaddexp(0, -z) + (1 - y) * np.logaddexp(0, z))
+    assert smoothed_cross_entropy(logits, target, task, 0.2).item() == pytest.approx(smooth)
+    with pytest.raises(ValueError, match=r"every label must be 0 or 1, or as a probability"):
+        cross_entropy(logits, 3 * target, task)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, partial(smoothed_cross_entropy, smoothing=0.1)])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((torch.zeros(2, 3), torch.tensor([0, 1]), "softmax"), "task is 'softmax'; allowed"),
+        ((torch.zeros(2, 3), torch.tensor([0, 7]), "multiclass"), "labels go from 0 to 7"),
+        ((torch.zeros(2), torch.tensor([0, 1, 1]), "binary"), r"both must be \(N,\)"),
+        ((torch.zeros(2), [0, 1], "binary"), "target is a list"),
+        ((torch.zeros(2, 2), torch.full((2, 2), 0.7), "multiclass"), "add up to"),
+    ],
+)
+def test_what_a_cross_entropy_refuses(loss, given, message):
+    with pytest.raises(ValueError, match=message):
+        loss(*given)
+
+
+def test_an_ignored_label_is_an_integer():
+    with pytest.raises(ValueError, match=r"ignore_index is 1.5; it must be an integer"):
+        cross_entropy(torch.zeros(2), torch.tensor([0, 1]), "binary", ignore_index=1.5)
+
+
+# ---------------------------------------------------------------- what a penalty can change
+
+
+@pytest.mark.parametrize("weight", [0.5, lambda: TargetWeight(0.5, 0.0)])
+def test_a_penalty_that_reaches_the_head_is_no_matter_of_the_features(weight):
+    """Frozen features: what reads the head or the logits still has something to change."""
+    head, target = nn.Linear(4, 2, dtype=torch.float64), labels(8) % 2
+    features = noise(8, 4)
+    weight = weight() if callable(weight) else weight
+    for penalty in (penalties.head_weighted_variance, penalties.logit_variance):
+        criterion = PenalizedLoss("multiclass", penalty, weight)
+        parts = criterion(head(features), target, features, head.weight)
+        (found,) = torch.autograd.grad(parts.total - parts.cross_entropy, head.weight)
+        assert found.abs().max() > 0
+    with pytest.raises(ValueError, match=r"features need no gradient.*change nothing"):
+        PenalizedLoss("multiclass", feature_variance, 0.5)(head(features), target, features)
+    with pytest.raises(ValueError, match=r"where the layers before them are frozen use a fixed"):
+        PenalizedLoss("multiclass", penalties.logit_variance, GradientRatio())(
+            head(features), target, features
+        )
+
+
 # ---------------------------------------------------------------- small batches
+
+
+@pytest.mark.filterwarnings("ignore:var.*degrees of freedom")
+def test_a_penalty_of_your_own_that_one_sample_does_not_have():
+    def own(features: Tensor) -> Tensor:
+        return features.var(0).mean()
+
+    features = noise(1, 4).requires_grad_()
+    given = features[:, :3] * 2, labels(1), features
+    with pytest.raises(SmallBatchError, match=r"penalty of one sample is NaN \(a batch of one"):
+        PenalizedLoss("multiclass", own, 1.0)(*given)
+    parts = PenalizedLoss("multiclass", own, 1.0, small_batch="skip")(*given)
+    assert (parts.penalty, parts.total) == (0, parts.cross_entropy)
+
+
+def test_a_penalty_of_your_own_that_is_not_a_number():
+    features = noise(6, 4).requires_grad_()
+    criterion = PenalizedLoss("multiclass", lambda features: (features - 9).log().mean(), 1.0)
+    with pytest.raises(NonFiniteFeaturesError, match=r"penalty of features is NaN though they"):
+        criterion(features[:, :3], labels(6), features)
+
+
+@pytest.mark.parametrize("options", [{}, {"small_batch": "skip"}, {"ignore_index": 9}])
+def test_a_batch_of_none_is_refused(options):
+    criterion = VariancePenalizedLoss("multiclass", **options)
+    with pytest.raises(ValueError, match="the batch holds no sample"):
+        criterion(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
 
 
 @pytest.mark.parametrize("penalty", [feature_variance, penalties.logit_l2, penalties.decov])

@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from torch.nn.utils import parametrizations
 
 from varreg import FeatureTap, VariancePenalizedLoss, feature_variance
 
+torch.manual_seed(0)  # with bad luck a network is born without a living unit
 IMAGES = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -409,6 +411,18 @@ class Distilled(nn.Module):
         return logits if self.training else (logits[0] + logits[1]) / 2
 
 
+class Shared(nn.Module):
+    """One head, called for each of two views; what the model returns of both is given."""
+
+    def __init__(self, returns: Callable[[Tensor, Tensor], object]) -> None:
+        super().__init__()
+        self.body, self.head, self.returns = backbone(), nn.Linear(6, 3), returns
+
+    def forward(self, images: Tensor) -> object:
+        first, second = self.body(images), self.body(images.flip(-1))
+        return self.returns(self.head(first), self.head(second))
+
+
 def convolutional(*end: nn.Module) -> nn.Sequential:
     gate = nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.Unflatten(2, (2, 3)), nn.Flatten(2), nn.Linear(36, 36)
@@ -435,6 +449,18 @@ IN_DOUBT = {
         Distilled().eval(),
         r"no linear layer makes \('head', 'head_dist'\); FeatureTap\(model, "
         r"'head_dist'\) takes what enters the last of them to run: which",
+    ),
+    "one head for two views": (
+        Shared(lambda first, second: (first, second)),
+        r"returns what an earlier call of 'head' makes, and a tap takes .* return its features",
+    ),
+    "one head, of whose calls the first counts": (
+        Shared(lambda first, second: first),
+        r"returns what an earlier call of 'head' makes",
+    ),
+    "the mean of two calls of one head": (
+        Shared(lambda first, second: (first + second) / 2),
+        r"takes what enters the last of them to run, in the latest of its calls: which layer",
     ),
     "a head that is not called": (
         Functional(),
@@ -637,10 +663,14 @@ def test_torchscript_takes_no_tap():
 
 def test_the_latest_of_several_calls():
     model = Siamese()
-    with FeatureTap(model) as found, FeatureTap(model, "body.1", capture="output") as named:
+    with FeatureTap(model, "head") as tap, FeatureTap(model, "body.1", capture="output") as inner:
         model(IMAGES)
-        assert torch.equal(found.take(), model.body(IMAGES.flip(0) * 2))
-        assert torch.equal(named.take(), model.body[:2](IMAGES.flip(0) * 2))
+        assert torch.equal(tap.take(), model.body(IMAGES.flip(0) * 2))
+        assert torch.equal(inner.take(), model.body[:2](IMAGES.flip(0) * 2))
+    last = Shared(lambda first, second: second)
+    with FeatureTap(last) as tap:
+        last(IMAGES)
+        assert torch.equal(tap.take(), last.body(IMAGES.flip(-1)))
 
 
 def test_either_name_of_a_layer():

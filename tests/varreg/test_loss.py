@@ -735,7 +735,7 @@ def test_logits_and_features_of_different_batches():
     [
         ("binary", (3,), [0, 1, 2], "binary labels go from 0 to 2; every label must be 0 or 1"),
         ("binary", (3,), [-1, 1, 1], "binary labels go from -1 to 1"),
-        ("binary", (3,), [0.0, 0.5, 1.0], "every label must be 0 or 1"),
+        ("binary", (3,), [0.0, 1.5, 1.0], "every label must be 0 or 1, or as a probability"),
         ("binary", (3,), [0.0, float("nan"), 1.0], "labels go from nan to nan"),
         ("multiclass", (3, 7), [0, 6, 7], "labels go from 0 to 7; with 7 logits .* in 0 to 6"),
         ("multiclass", (3, 7), [-100, 0, 1], "labels go from -100 to 1"),

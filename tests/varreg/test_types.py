@@ -51,7 +51,7 @@ def mypy(*arguments: str, folder: Path = ROOT) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_method_is_typed():
+def test_the_package_is_typed():
     assert mypy().startswith("Success: no issues found in ")
 
 

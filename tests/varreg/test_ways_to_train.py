@@ -95,10 +95,11 @@ def test_a_small_gradient_survives_float16_by_scaling():
 
 
 @every_penalty
-def test_criterion_and_tap_compile_into_one_graph(name):
+@pytest.mark.parametrize("layer", [None, "2"])
+def test_criterion_and_tap_compile_into_one_graph(name, layer):
     model, criterion = network(), criterion_of(name)
     takes_head = "head_weight" in inspect.signature(criterion.penalty).parameters
-    tap = FeatureTap(model, "2")
+    tap = FeatureTap(model, layer)
 
     def step(inputs: Tensor) -> Tensor:
         logits = model(inputs)
@@ -255,6 +256,26 @@ def test_criterion_under_torch_func(name):
     stack = torch.stack([inputs, 2 * inputs])
     several = torch.vmap(torch.func.grad(loss), (None, 0))(parameters, stack)
     torch.testing.assert_close([value[0] for value in several.values()], slopes(model))
+
+
+@pytest.mark.parametrize("make", [GradientRatio, TargetWeight, lambda: WarmUp(3.0)])
+def test_a_weight_that_sets_itself_does_not_learn_under_torch_func(make):
+    model, criterion = network(), criterion_of("feature_variance", make())
+
+    def loss(inputs: Tensor) -> Tensor:
+        features = model[:-1](inputs)
+        return criterion(model[-1](features), TARGET, features).total
+
+    refused = pytest.raises(ValueError, match=r"learns from each step.*call eval\(\) on it")
+    with refused:
+        torch.func.grad(loss)(images())
+    with refused:
+        torch.vmap(torch.func.grad(loss))(torch.stack([images()] * 2))
+    loss(images())  # one step of its own
+    criterion.weight.eval()
+    inputs = images().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(inputs), inputs)
+    torch.testing.assert_close(torch.func.grad(loss)(images()), expected)
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - {"relative_within_class_variance"}))

@@ -26,7 +26,9 @@ def last_convolution(model: nn.Module) -> str:
         >>> last_convolution(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten()))
         '0'
     """
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    names: list[str] = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
+    ]
     if not names:
         raise ValueError(f"{type(model).__name__} has no nn.Conv2d; Grad-CAM needs a layer of maps")
     return names[-1]

@@ -17,7 +17,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,7 @@ from varreg.lab.augment import zoom_and_shift
 from varreg.lab.training import (
     Fit,
     NonFiniteLossError,
+    Normalize,
     Scaling,
     Seen,
     Settings,
@@ -126,7 +127,7 @@ def fit_ensemble(
     check_data(dataset, criterion)
     start = time.perf_counter()
     device = as_device(device)
-    scaling = Scaling.of(dataset.train.images, settings.normalize)
+    scaling = Scaling.of(dataset.train.images, cast("Normalize", settings.normalize))
     stack = _stacked(models).to(device)
     example = scaling(dataset.train.images[:2].to(device))
     _check_stack(stack, models, example, dataset)
@@ -200,10 +201,12 @@ def predict_ensemble(
     stack = _stacked(models).to(device).eval()
 
     def forward(block: Tensor) -> Tensor:
-        return stack(scaling(block).repeat(1, len(models), 1, 1))
+        logits: Tensor = stack(scaling(block).repeat(1, len(models), 1, 1))
+        return logits
 
     logits = in_blocks(forward, images, device, batch_size)
-    return logits.unflatten(1, (len(models), -1)).transpose(0, 1)
+    apart: Tensor = logits.unflatten(1, (len(models), -1)).transpose(0, 1)
+    return apart
 
 
 # ---------------------------------------------------------------- the stack
@@ -219,7 +222,8 @@ class _Conv2d(nn.Module):
 
     def __init__(self, members: Sequence[nn.Conv2d]) -> None:
         super().__init__()
-        self.weight, self.bias = _parameter(members, "weight"), _parameter(members, "bias")
+        self.weight = cast("nn.Parameter", _parameter(members, "weight"))
+        self.bias = _parameter(members, "bias")
         self.layer = {name: getattr(members[0], name) for name in _CONV_OPTIONS}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -252,7 +256,8 @@ class _Linear(nn.Module):
 
     def __init__(self, members: Sequence[nn.Linear]) -> None:
         super().__init__()
-        self.weight, self.bias = _parameter(members, "weight"), _parameter(members, "bias")
+        self.weight = cast("nn.Parameter", _parameter(members, "weight"))
+        self.bias = _parameter(members, "bias")
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``(N, K * F)`` to ``(N, K * F_out)``."""
@@ -410,7 +415,7 @@ def _common(
 
 def _train(
     stack: nn.Module,
-    tap: FeatureTap,
+    tap: FeatureTap[Tensor],
     optimize: torch.optim.Optimizer,
     members: Sequence[_Member],
     source: Source,
@@ -445,7 +450,7 @@ def _train(
 
 def _validate(
     stack: nn.Module,
-    tap: FeatureTap,
+    tap: FeatureTap[Tensor],
     members: int,
     source: Source,
     criterion: VariancePenalizedLoss,
@@ -491,4 +496,5 @@ def _loss(
     every = VariancePenalizedLoss(
         criterion.task, criterion.variance_weight, lambda_=criterion.lambda_, validate=False
     )
-    return torch.vmap(every, in_dims=1)(logits, labels, features)
+    parts: LossParts = torch.vmap(every, in_dims=1)(logits, labels, features)
+    return parts

@@ -167,7 +167,8 @@ class Ledger:
             if not runs.rows:
                 return {}
             data = dict(zip(runs.column("key"), runs.column("dataset_sha256"), strict=True))
-            wanted, found = set(keys) & set(data), {}
+            wanted = set(keys) & set(data)
+            found: dict[str, dict[str, Predictions]] = {}
             names: dict[tuple[str, str], list[str]] = defaultdict(list)
             for row in images.rows:
                 names[row[0], row[1]].append(row[3])
@@ -360,7 +361,7 @@ def _keys(table: Table) -> set[str]:
     return set(table.column("key")) if table.rows else set()
 
 
-def _without(table: Table, key: str) -> Table:
+def _without(table: Table, key: object) -> Table:
     if key not in _keys(table):
         return table
     at = table.header.index("key")

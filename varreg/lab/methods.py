@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class Changes:
     transform: Transform | None = None
     step: Step = descend
     averaging: float = 0.0
-    settings: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def own_loss(self) -> bool:
@@ -276,7 +276,9 @@ METHODS: dict[str, Method] = {
         title="label smoothing",
         strength="smoothing",
         changes=lambda value, data: Changes(
-            classification=partial(smoothed_cross_entropy, task=data.task, smoothing=value)
+            classification=partial(
+                smoothed_cross_entropy, task=data.task, smoothing=value, validate=False
+            )
         ),
         color=PINK,
         source="Szegedy et al. (2016)",

@@ -27,7 +27,9 @@ METRICS = (
 RELIABILITY_METRICS = ("brier", "aurc", "augrc")
 
 
-def classification_metrics(logits: Tensor, labels: Tensor, task: Task) -> dict[str, float | list]:
+def classification_metrics(
+    logits: Tensor, labels: Tensor, task: Task
+) -> dict[str, float | list[float]]:
     """All metrics of one split.
 
     Args:
@@ -249,7 +251,8 @@ def auroc_pseudovalues(logits: Tensor, labels: Tensor, task: Task) -> np.ndarray
         values.append(n * area - (n - 1) * without)
     if not values:
         raise ValueError("no class has samples inside and outside it; there is no AUROC")
-    return np.mean(values, axis=0)
+    mean: np.ndarray = np.mean(values, axis=0)
+    return mean
 
 
 def keras_auc(scores: np.ndarray, truth: np.ndarray, thresholds: int = 200) -> float:
@@ -359,8 +362,8 @@ def confidence_bins(
         probability = logits.double().sigmoid().flatten()
         confidence = torch.maximum(probability, 1 - probability)
         right = (logits.flatten() > 0) == (labels.flatten() > 0.5)
-    confidence, right = confidence.detach().cpu().numpy(), right.cpu().numpy()
-    return confidence, right, np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    sure, hit = confidence.detach().cpu().numpy(), right.cpu().numpy()
+    return sure, hit, np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
 
 
 def checked(logits: Tensor, labels: Tensor, task: Task) -> tuple[Tensor, Tensor]:

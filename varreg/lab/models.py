@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -47,7 +47,8 @@ class PaperCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(N, C, size, size)`` to logits ``(N, n_outputs)``."""
-        return self.head(self.features(images))
+        logits: Tensor = self.head(self.features(images))
+        return logits
 
 
 class SmallCNN(nn.Module):
@@ -93,7 +94,8 @@ class SmallCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(N, C, size, size)`` to logits ``(N, n_outputs)``."""
-        return self.head(self.features(images))
+        logits: Tensor = self.head(self.features(images))
+        return logits
 
 
 class PatchTransformer(nn.Module):
@@ -120,7 +122,7 @@ class PatchTransformer(nn.Module):
             raise ValueError(
                 f"size={size}; a transformer on 4 patches an edge takes multiples of 4"
             )
-        from monai.networks.nets import ViT
+        from monai.networks.nets.vit import ViT
 
         self.features = ViT(
             in_channels,
@@ -133,12 +135,13 @@ class PatchTransformer(nn.Module):
             classification=True,
             spatial_dims=spatial_dims,
         )
-        self.features.classification_head = nn.Identity()
+        self.features.set_submodule("classification_head", nn.Identity())
         self.head = nn.Linear(64, n_outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(N, C, size, size)`` to logits ``(N, n_outputs)``."""
-        return self.head(self.features(images)[0])
+        logits: Tensor = self.head(self.features(images)[0])
+        return logits
 
 
 def with_dropout(model: nn.Module, share: float) -> nn.Module:
@@ -244,9 +247,9 @@ def build(
 
 
 def _resnet(name: str, in_channels: int, n_outputs: int, spatial_dims: int) -> nn.Module:
-    from monai.networks.nets import ResNet, resnet18
+    from monai.networks.nets.resnet import ResNet, resnet18
 
-    given = {
+    given: dict[str, Any] = {
         "spatial_dims": spatial_dims,
         "n_input_channels": in_channels,
         "num_classes": n_outputs,
@@ -254,7 +257,7 @@ def _resnet(name: str, in_channels: int, n_outputs: int, spatial_dims: int) -> n
     if name == "resnet18":
         return resnet18(**given)
     # As for images of a few dozen pixels: a first layer that halves nothing.
-    small = {"conv1_t_size": 3, "conv1_t_stride": 1, "no_max_pool": True}
+    small: dict[str, Any] = {"conv1_t_size": 3, "conv1_t_stride": 1, "no_max_pool": True}
     return ResNet("basic", [1, 1, 1, 1], [16, 32, 64, 64], **small, **given)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 import pandas as pd
 import torch
@@ -32,6 +32,7 @@ from varreg.lab.training import (
     Criterion,
     Fit,
     NonFiniteLossError,
+    Normalize,
     Scaling,
     Settings,
     as_device,
@@ -43,7 +44,8 @@ from varreg.loss import VariancePenalizedLoss
 
 Train = Literal["missing", "never", "always"]
 Said = dict[str, Predictions]  # by split
-Result = tuple[str, dict[str, object], list[dict[str, object]], Said]  # study, row, details
+# Study, row, details, what was said.
+Result = tuple[str, dict[str, object], Sequence[Mapping[str, object]], Said]
 PREDICTED = ("val", "test")
 CORRUPTED = ("corrupted_cross_entropy", "corrupted_accuracy", "corrupted_auroc")
 _made: dict[str, list[torch.Tensor]] = {}
@@ -69,7 +71,7 @@ class Job(Protocol):
 
     def execute(
         self, *, root: str | Path | None = None, device: str | None = None
-    ) -> tuple[dict[str, object], list[dict[str, object]]]:
+    ) -> tuple[dict[str, object], Sequence[Mapping[str, object]]]:
         """Give its row and the rows of its details, as the ledger takes them."""
 
 
@@ -184,7 +186,7 @@ class RunSpec(Settings):
 
     def execute(
         self, *, root: str | Path | None = None, device: str | None = None
-    ) -> tuple[dict[str, object], list[dict[str, object]]]:
+    ) -> tuple[dict[str, object], list[dict[str, float]]]:
         """Train and evaluate the run, see :func:`execute`."""
         return execute(self, root=root, device=device)
 
@@ -220,7 +222,7 @@ def key_of_row(row: Mapping[str, str]) -> str:
     given = {}
     for field in dataclasses.fields(RunSpec):
         if text := row.get(field.name, ""):
-            given[field.name] = _parsed(field.name, text, field.type)
+            given[field.name] = _parsed(field.name, text, cast("str", field.type))
         elif field.default is dataclasses.MISSING:
             raise ValueError(f"its {field.name} is missing")
     return _key(given)
@@ -261,7 +263,7 @@ def train_run(
     root: str | Path | None = None,
     data: datasets.Dataset | None = None,
     model: nn.Module | None = None,
-    **how: object,
+    **how: Any,
 ) -> Trained:
     """Train one run; evaluate and record nothing.
 
@@ -298,7 +300,7 @@ def train_run(
 
 
 def execute(
-    spec: RunSpec, *, root: str | Path | None = None, device: str | None = None, **how: object
+    spec: RunSpec, *, root: str | Path | None = None, device: str | None = None, **how: Any
 ) -> tuple[dict[str, object], list[dict[str, float]]]:
     """Train and evaluate one run; record nothing.
 
@@ -327,14 +329,14 @@ def _execute(
     root: str | Path | None,
     device: str | None,
     robustness: bool = False,
-    **how: object,
+    **how: Any,
 ) -> tuple[dict[str, object], list[dict[str, float]], Said]:
     data = load_data(spec, root)
     last: dict[str, torch.Tensor] = {}
 
     def keep_last(epoch: int, model: nn.Module) -> None:
         if epoch == spec.epochs:
-            scaling = Scaling.of(data.train.images, spec.normalize)
+            scaling = Scaling.of(data.train.images, cast("Normalize", spec.normalize))
             for split in PREDICTED:
                 last[f"{split}_last"] = predict(model, getattr(data, split).images, scaling)
 
@@ -431,22 +433,24 @@ def _execute_many(
         results = fit_ensemble(
             members,
             data,
-            [criterion_of(spec, data) for spec in specs],
+            cast("list[VariancePenalizedLoss]", [criterion_of(spec, data) for spec in specs]),
             settings_of(shared, Changes()),
             seeds=[spec.seed for spec in specs],
             device=device,
         )
-        done = [at for at, result in enumerate(results) if isinstance(result, Fit)]
+        done = {at: result for at, result in enumerate(results) if isinstance(result, Fit)}
         logits = {
             split: predict_ensemble(
-                [members[at] for at in done], getattr(data, split).images, results[done[0]].scaling
+                [members[at] for at in done],
+                getattr(data, split).images,
+                next(iter(done.values())).scaling,
             )
             for split in SPLITS
             if done
         }
-    for place, at in enumerate(done):
+    for place, (at, found) in enumerate(done.items()):
         own = {split: logits[split][place] for split in SPLITS}
-        yield _outcome(specs[at], Trained(members[at], data, results[at]), own, as_device(device))
+        yield _outcome(specs[at], Trained(members[at], data, found), own, as_device(device))
     for result in results:
         if isinstance(result, NonFiniteLossError):
             raise result
@@ -476,14 +480,16 @@ def groups(jobs: Sequence[Job], device: torch.device | str | None = None) -> lis
     on_cuda = as_device(device).type == "cuda"
     alike: dict[object, list[Job]] = {}
     for place, job in enumerate(jobs):
-        together = (
+        kind: object = place
+        if (
             on_cuda
             and isinstance(job, RunSpec)
             and _can_stack(job)
             and job.size <= LARGEST_SIZE
             and _is_stackable(job.model)
-        )
-        alike.setdefault(dataclasses.replace(job, seed=0) if together else place, []).append(job)
+        ):
+            kind = dataclasses.replace(job, seed=0)
+        alike.setdefault(kind, []).append(job)
     return [
         same[first : first + MOST_MEMBERS]
         for same in alike.values()
@@ -510,7 +516,7 @@ def initial_model(spec: RunSpec, data: datasets.Dataset) -> nn.Module:
         size=spec.size,
         n_outputs=data.n_outputs,
         spatial_dims=data.spatial_dims,
-        init=spec.init,
+        init=cast("models.Init", spec.init),
     )
     change = spec.changes(data).model
     return model if change is None else change(model)
@@ -519,7 +525,7 @@ def initial_model(spec: RunSpec, data: datasets.Dataset) -> nn.Module:
 def settings_of(spec: RunSpec, changes: Changes) -> Settings:
     """The settings of the training, with what the method changes of them."""
     given = {field.name: getattr(spec, field.name) for field in dataclasses.fields(Settings)}
-    return Settings(**given | changes.settings)
+    return Settings(**{**given, **changes.settings})
 
 
 def criterion_of(spec: RunSpec, data: datasets.Dataset) -> Criterion:
@@ -586,7 +592,7 @@ def load_data(spec: RunSpec, root: str | Path | None = None) -> datasets.Dataset
     if spec.train_share < 1:
         data = fewer(data, spec.train_share, spec.draw)
     if spec.wrong_labels:
-        data = mislabelled(data, spec.wrong_labels, spec.wrong_kind, spec.draw)
+        data = mislabelled(data, spec.wrong_labels, cast("WrongLabels", spec.wrong_kind), spec.draw)
     return data
 
 
@@ -644,7 +650,7 @@ def run_all(
     """
     check_choice("train", train, get_args(Train))
     check_sweep(jobs, dask)
-    limit = typed("limit", limit, "int | None")
+    limit = cast("int | None", typed("limit", limit, "int | None"))
     if limit is not None and limit < 0:
         raise ValueError(f"limit is {limit}; it must be 0 or more, or None for all")
     ledgers = {study: Ledger(study, results) for study in dict.fromkeys(s.study for s in specs)}
@@ -726,7 +732,8 @@ def _perform(
     if len(task) == 1:
         yield first.study, *_execute(first, root=root, device=device, robustness=robustness)
     else:
-        for outcome in _execute_many(task, root, device):
+        specs = cast("Sequence[RunSpec]", task)  # nothing else goes together, see groups
+        for outcome in _execute_many(specs, root, device):
             yield first.study, *outcome
 
 

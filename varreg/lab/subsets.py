@@ -134,4 +134,4 @@ def mislabelled(
     for part, subset in (("train", data.train), ("val", data.val)):
         labels = wrong_labels(subset.labels, share, data.task, kind, draw)
         changed[part] = dataclasses.replace(subset, labels=labels)
-    return dataclasses.replace(data, **changed)
+    return dataclasses.replace(data, train=changed["train"], val=changed["val"])

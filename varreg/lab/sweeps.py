@@ -169,7 +169,7 @@ def _on_cluster(
         )
         waiting = dict.fromkeys(futures)
 
-        def keep(future: Future) -> int:
+        def keep(future: Future[list[R]]) -> int:
             del waiting[future]
             results = future.result()
             for result in results:
@@ -190,7 +190,7 @@ def _on_cluster(
 def _connected(address: str) -> Iterator[Client]:
     try:
         from distributed import Client
-        from distributed.comm import CommClosedError
+        from distributed.comm.core import CommClosedError
     except ImportError as error:
         raise ValueError(
             f"dask is {address!r}, and the package distributed is not here; install it with "

@@ -43,7 +43,8 @@ def interleaved(
     """
     if not steps or turns < 1:
         raise ValueError(f"{len(steps)} steps in {turns} turns; both must be 1 or more")
-    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+    on_cuda = torch.device(device).type == "cuda"
+    wait: Callable[[], object] = torch.cuda.synchronize if on_cuda else lambda: None
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(-warm_up, turns):
         for name in sorted(steps, key=list(steps).index, reverse=bool(turn % 2)):

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ class Settings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             # 1, 1.0 and NumPy's 1 are one run, so they need one key.
-            value = typed(field.name, getattr(self, field.name), field.type)
+            value = typed(field.name, getattr(self, field.name), cast("str", field.type))
             object.__setattr__(self, field.name, value)
         check_integer("epochs", self.epochs, 1)
         if self.batch_size < 2:
@@ -145,7 +145,7 @@ class Settings:
         check_choice("precision", self.precision, get_args(Precision))
 
     @classmethod
-    def of(cls, settings: Settings | None, fields: Mapping[str, object]) -> Settings:
+    def of(cls, settings: Settings | None, fields: Mapping[str, Any]) -> Settings:
         """These settings, or those with these fields.
 
         Raises:
@@ -236,7 +236,8 @@ class Scaling:
         with torch.inference_mode(False):  # it outlives the mode of the first call
             std = torch.tensor(self.std)
             rows = 1 / (255 * std), torch.tensor(self.mean) / std
-            return tuple(row.repeat(width).to(device) for row in rows)
+            factor, offset = (row.repeat(width).to(device) for row in rows)
+            return factor, offset
 
 
 def _check_images(images: Tensor) -> None:
@@ -313,7 +314,7 @@ def fit(
     step: Step = descend,
     averaging: float = 0.0,
     compile: bool = False,
-    tap: FeatureTap | None = None,
+    tap: FeatureTap[Tensor] | None = None,
     device: torch.device | str | None = None,
     progress: bool = False,
     log_dir: str | Path | None = None,
@@ -373,37 +374,38 @@ def fit(
     settings = Settings.of(settings, fields)
     check_data(dataset, criterion)
     device = as_device(device)
-    scaling = Scaling.of(dataset.train.images, settings.normalize)
+    scaling = Scaling.of(dataset.train.images, cast("Normalize", settings.normalize))
     train, val = Source(dataset.train, device), Source(dataset.val, device)
     model.to(device)
     if dataset.spatial_dims == 2:
-        model.to(memory_format=torch.channels_last)
+        # No overload of Module.to has its memory format.
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimize = build_optimizer(model, settings)
     order, jitter = streams(settings.seed)
     averaged = Averaging(model, averaging) if averaging else None
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     history: list[dict[str, float]] = []
-    watch, best_state, own_tap = Watch(settings.patience), {}, tap is None
+    watch, best_state = Watch(settings.patience), {}
 
     def passed(batch: Tensor, target: Tensor, place: str) -> tuple[LossParts, Tensor]:
         """The loss of a batch and its logits, with the weights as they are."""
         with autocast:
             logits = forward(batch).float()
-            features = tap.take()
+            features = tapped.take()
             if torch.is_grad_enabled():
                 features = _with_gradient(features, batch)
-            makes_logits = model.get_submodule(tap.layer)
+            makes_logits = model.get_submodule(tapped.layers[0])
             head = makes_logits.weight if isinstance(makes_logits, nn.Linear) else None
             return _loss(criterion, logits, target, features, head, place), logits
 
     with (
         nullcontext() if log_dir is None else _tensorboard(log_dir) as log,
-        FeatureTap(model) if own_tap else nullcontext(tap) as tap,
+        FeatureTap(model) if tap is None else nullcontext(tap) as tapped,
     ):
-        if own_tap and compile:  # which layer it is shows in a pass, and changes what is compiled
+        if tap is None and compile:  # its layer shows in a pass, and changes what is compiled
             with torch.inference_mode():
                 model.eval()(scaling(dataset.train.images[:2].to(device)))
-                tap.take()
+                tapped.take()
         # Compiled with the hook of the tap. Not into CUDA graphs: they write each step over the one
         # before it, whose logits are still to be counted.
         forward = torch.compile(model) if compile else model
@@ -493,7 +495,7 @@ def evaluate(
     task: Task,
     *,
     batch_size: int | None = None,
-) -> dict[str, float | list]:
+) -> dict[str, float | list[float]]:
     """Metrics of a model on one split, see :func:`varreg.lab.metrics.classification_metrics`."""
     logits = predict(model, subset.images, scaling, batch_size=batch_size)
     return classification_metrics(logits, subset.labels, task)
@@ -707,14 +709,16 @@ class Seen:
             return None
         row = int(broken.nonzero()[0])
         place = place.format(step=bisect_right(self.ends, row))
-        return not_finite(self.criterion, *self.parts.rows[row].tolist(), place)
+        total, cross_entropy, variance = self.parts.rows[row].tolist()
+        return not_finite(self.criterion, total, cross_entropy, variance, place)
 
     def summary(self, prefix: str) -> dict[str, float]:
         means = self.parts.rows.cpu().double().mean(0)
         row = dict(zip(LossParts._fields, means.tolist(), strict=True))
         logits, labels = self.logits.rows.cpu(), self.labels.rows.cpu()
         # An infinite logit may have a finite loss.
-        known, task = bool(logits.isfinite().all()), self.criterion.task
+        known = bool(logits.isfinite().all())
+        task = cast("Task", self.criterion.task)  # check_data refuses a criterion without one
         row["accuracy"] = accuracy(logits, labels, task) if known else math.nan
         row["auroc"] = auroc(logits, labels, task) if known else math.nan
         return {prefix + name: value for name, value in row.items()}
@@ -761,7 +765,7 @@ def _loss(
     """The loss of a batch; where values are checked, finite or an error that says where."""
     try:
         if isinstance(criterion, VariancePenalizedLoss):
-            parts = criterion(logits, target, features)
+            parts: LossParts = criterion(logits, target, features)
         else:
             total, cross_entropy, _ = criterion(logits, target, features, head_weight)
             variance = feature_variance(features.detach(), validate=False)
@@ -770,7 +774,8 @@ def _loss(
         what = "feature variance" if isinstance(criterion, VariancePenalizedLoss) else "penalty"
         raise NonFiniteLossError(f"the {what} is not finite at {place}: {error}") from error
     if criterion.validate and not torch.isfinite(parts.total):
-        raise not_finite(criterion, *(part.item() for part in parts), place)
+        values = (parts.total.item(), parts.cross_entropy.item(), parts.feature_variance.item())
+        raise not_finite(criterion, *values, place)
     return parts
 
 
@@ -790,11 +795,12 @@ def not_finite(
 
 def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """The optimizer of these settings, whose step is one fused kernel."""
-    common = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "fused": True}
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), **common)
+        return torch.optim.SGD(model.parameters(), lr=rate, weight_decay=decay, fused=True)
     make = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return make(model.parameters(), eps=settings.adam_epsilon, **common)
+    epsilon = settings.adam_epsilon
+    return make(model.parameters(), lr=rate, eps=epsilon, weight_decay=decay, fused=True)
 
 
 def _tensorboard(log_dir: str | Path) -> SummaryWriter:
@@ -843,10 +849,10 @@ def typed(name: str, value: object, kind: str) -> object:
     """
     if value is None and kind.endswith(" | None"):
         return None
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    real = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else None
     kinds = {
-        "int": (int, is_number and float(value).is_integer(), "a whole number"),
-        "float": (float, is_number, "a number"),
+        "int": (int, real is not None and float(real).is_integer(), "a whole number"),
+        "float": (float, real is not None, "a number"),
         "bool": (bool, isinstance(value, (bool, np.bool_)), "True or False"),
         "str": (str, isinstance(value, str), "a text"),
     }

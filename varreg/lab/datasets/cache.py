@@ -50,7 +50,7 @@ def hash_bytes(*arrays: np.ndarray) -> str:
     for array in arrays:
         for start in range(0, len(array), HASHED):
             block = np.ascontiguousarray(array[start : start + HASHED])
-            digest.update(memoryview(block).cast("B"))
+            digest.update(block.data.cast("B"))
     return digest.hexdigest()
 
 
@@ -136,7 +136,7 @@ class _Stamps:
         for row in range(self.count, count):
             stamp = json.dumps([os.path.basename(self.files[row]), *self.numbers[row].tolist()])
             self.running.update(f"{', ' if row else ''}{stamp}".encode())
-        self.count = count
+        self.count: int = count
         closed = self.running.copy()
         closed.update(b"]}")
         return closed.hexdigest()[:12]

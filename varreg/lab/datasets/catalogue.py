@@ -160,7 +160,7 @@ def check(name: str, *, size: int = 28, root: str | Path | None = None) -> str:
 def _entry(name: str, root: str | Path | None) -> Entry:
     if name in phantom.KINDS:
         n_classes, sizes = phantom.KINDS[name][0], f"any from {phantom.MIN_SIZE}"
-        task = "binary" if n_classes == 2 else "multiclass"
+        task: Task = "binary" if n_classes == 2 else "multiclass"
         licence, citation = "MIT, as the package", "none"
         found, state, how = True, "drawn by the package", "nothing to do"
     elif name in folders.SPLITS:
@@ -274,7 +274,10 @@ def _leaks(data: Dataset) -> list[str]:
             )
     if data.train.groups is not None:
         parts_of = Counter(
-            group for subset in _parts(data).values() for group in set(subset.groups.tolist())
+            group
+            for subset in _parts(data).values()
+            if subset.groups is not None
+            for group in set(subset.groups.tolist())
         )
         n = sum(parts > 1 for parts in parts_of.values())
         notes.append(f"note: {n:,} of {len(parts_of):,} lesions stand in more than one part")

@@ -9,9 +9,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -70,13 +70,13 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         if isinstance(error, OSError) and error.errno:  # from the system, not from a decoder
-            path, what, cause = error.filename or path, "cannot be read", error.strerror
+            path, what, cause = error.filename or path, "cannot be read", error.strerror or cause
             remedy = f"make it readable, fetch what it points to if it is a link, or {remedy}"
         cause = textwrap.shorten(cause, 200, placeholder=" ...")
         raise CorruptDatasetError(f"{path} {what} ({cause}); {remedy}") from error
 
 
-def open_file(path: str | Path) -> BinaryIO:
+def open_file(path: str | Path) -> BufferedReader:
     """Opens a file for reading; a pipe or a device, which may block for ever, is refused.
 
     Raises:
@@ -246,7 +246,7 @@ def assemble(
     lesion = None if groups is None else torch.from_numpy(groups.astype(np.int64))
     ends = list(accumulate(counts))
     ids = None if ids is None else tuple(ids)
-    parts = [
+    train, val, test = (
         Subset(*columns)
         for columns in zip(
             images.split(list(counts)),
@@ -255,14 +255,16 @@ def assemble(
             [None] * 3 if ids is None else (ids[a:b] for a, b in pairwise([0, *ends])),
             strict=True,
         )
-    ]
+    )
     return Dataset(
         name,
         task,
         class_names,
         size,
         split,
-        *parts,
+        train,
+        val,
+        test,
         source,
         content_hash(images_sha256, labels, counts),
     )

@@ -19,6 +19,7 @@ import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -127,9 +128,10 @@ def load(name: str, size: int, split: str, root: str | Path | None, may_download
     if found is None:
         raise _not_found(name, root)
     folder, words = found
+    copies: dict[str, str] = {}
     if name == "chest_xray":
         files, labels, counts = _chest_files(folder)
-        copies, groups, class_names = {}, None, tuple(map(str.lower, CHEST_CLASSES))
+        groups, class_names = None, tuple(map(str.lower, CHEST_CLASSES))
     else:
         files, copies, labels, groups, counts = _skin_files(folder, split)
         class_names = tuple(SKIN_CLASSES.values())
@@ -350,7 +352,7 @@ def _decode_all(
     with (
         bar,
         ThreadPoolExecutor(_threads(files[done : done + CHUNK])) as pool,
-        contextlib.closing(pool.map(decode, starts)) as stops,
+        contextlib.closing(cast("Generator[int, None, None]", pool.map(decode, starts))) as stops,
     ):
         for stop in stops:
             bar.update(stop - done)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from varreg.lab.datasets.core import CorruptDatasetError, open_file, reading
 
@@ -95,14 +95,16 @@ class _Scan(io.BytesIO):
 
 def _other_kind(image: Image, data: bytes) -> str:
     """What makes the pixels of an image ambiguous, in words; nothing if they are not."""
-    if getattr(image, "n_frames", 1) > 1:
-        return f"holds {image.n_frames} pictures"
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        return f"holds {frames} pictures"
     if image.format == "PNG" and data[BIT_DEPTH] > 8:
         return f"has {data[BIT_DEPTH]} bits a channel, and how to scale them is not known"
     if image.mode not in MODES:
         return f"is in {image.mode}, whose colours are not those of a screen"
-    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
-        return "is transparent in places"
+    if image.has_transparency_data:
+        bands = cast("tuple[tuple[int, int], ...]", image.convert("RGBA").getextrema())
+        if bands[3][0] < 255:
+            return "is transparent in places"
     if image.getexif().get(ORIENTATION) in range(2, 9):
         return "is to be turned, as its EXIF orientation says"
     return ""

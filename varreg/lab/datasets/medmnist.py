@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -64,11 +64,14 @@ def info() -> dict[str, dict[str, Any]]:
     spec = importlib.util.spec_from_file_location(
         "medmnist_info", Path(package.origin).with_name("info.py")
     )
+    assert spec is not None
+    assert spec.loader is not None  # as of every .py file
     module = importlib.util.module_from_spec(spec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns when it cannot make a folder in the home folder
         spec.loader.exec_module(module)
-    return module.INFO
+    table: dict[str, dict[str, Any]] = module.INFO
+    return table
 
 
 def sizes(name: str) -> tuple[int, ...]:
@@ -93,7 +96,8 @@ def task(name: str) -> Task:
 
 def md5(name: str, size: int) -> str:
     """The MD5 that MedMNIST publishes for a file, as hexadecimal digits."""
-    return info()[name][f"MD5{_suffix(size)}"]
+    published: str = info()[name][f"MD5{_suffix(size)}"]
+    return published
 
 
 def file_name(name: str, size: int) -> str:
@@ -293,7 +297,9 @@ class _Archive:
             yield archive
 
     @contextmanager
-    def _array(self, key: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], bool, np.dtype]]:
+    def _array(
+        self, key: str
+    ) -> Iterator[tuple[zipfile.ZipExtFile, tuple[int, ...], bool, np.dtype]]:
         """The stream of an array behind its header, and what the header says."""
         with (
             self._reading(f"cannot be read at {key}") as archive,
@@ -305,11 +311,11 @@ class _Archive:
                 if version == (1, 0)
                 else np.lib.format.read_array_header_2_0
             )
-            yield stream, *read_header(stream)
+            yield cast("zipfile.ZipExtFile", stream), *read_header(stream)
 
 
-def _fill(array: np.ndarray, stream: IO[bytes]) -> None:
-    rest = memoryview(array).cast("B")
+def _fill(array: np.ndarray, stream: zipfile.ZipExtFile) -> None:
+    rest = array.data.cast("B")
     while len(rest) and (n_bytes := stream.readinto(rest[:CHUNK])):
         rest = rest[n_bytes:]
     if len(rest) or stream.read(1):  # reading to the end also checks the checksum

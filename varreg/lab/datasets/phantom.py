@@ -14,7 +14,7 @@ it, and says which pixels the lesion covers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -165,11 +165,11 @@ def counterfactuals(
         for place in range(n_classes):
             _finish(picture, np.full(len(picture), place), n_classes, images[place, block])
         _finish(picture, None, n_classes, images[-1, block])
-    places = _marker(np.arange(n_classes), n_classes, size).any(axis=0)
+    places = cast("np.ndarray", _marker(np.arange(n_classes), n_classes, size).any(axis=0))
     return Counterfactuals(images, labels, markers, lesions, places)
 
 
-def part_arguments(name: str, part: str, size: int = 28) -> dict[str, int | float]:
+def part_arguments(name: str, part: str, size: int = 28) -> dict[str, Any]:
     """What :func:`draw` is given for a part of ``phantom`` or ``phantom7``.
 
     Args:
@@ -271,7 +271,8 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(values, -30, 30)))
+    share: np.ndarray = 1 / (1 + np.exp(-np.clip(values, -30, 30)))
+    return share
 
 
 def _uniform(random: np.random.Generator, low: float, high: float, n: int) -> np.ndarray:
@@ -308,7 +309,8 @@ def _marker(markers: np.ndarray, n_classes: int, size: int) -> np.ndarray:
     x, y = _grid(size)
     centre = ((markers + 0.5) / n_classes * 2 - 1) * 0.82
     across = np.abs(x - centre[:, None, None].astype(np.float32)) < 0.09
-    return (across & (np.abs(y + 0.88) < 0.07)).astype(np.float32)
+    inside: np.ndarray = (across & (np.abs(y + 0.88) < 0.07)).astype(np.float32)
+    return inside
 
 
 def _radiographs(
@@ -427,7 +429,8 @@ def _outline(
         amount = irregular * random.normal(0, 1.6 / waves, (n, 1, 1)).astype(np.float32)
         shape += amount * np.cos(waves * angle + _uniform(random, 0, 6.3, n))
     scale = radius * _uniform(random, 0.75, 1.2, n)
-    return np.hypot(along, across) / (scale * np.maximum(shape, 0.3))
+    distance: np.ndarray = np.hypot(along, across) / (scale * np.maximum(shape, 0.3))
+    return distance
 
 
 def _hairs(random: np.random.Generator, n: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:

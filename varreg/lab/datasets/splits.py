@@ -74,4 +74,5 @@ def split_by_group(
         for rank, member in enumerate(random.permutation(len(members))):
             part_of[members[member]] = 2 if rank < n_each else 1 if rank < 2 * n_each else 0
     parts = np.array([part_of[group] for group in groups])
-    return tuple(np.flatnonzero(parts == part) for part in range(3))
+    train, val, test = (np.flatnonzero(parts == part) for part in range(3))
+    return train, val, test
