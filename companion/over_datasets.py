@@ -14,7 +14,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import when, words
-from companion.rivals import DATA, MEASURES, NETWORKS, PRIMARY, Compared, forest, title
+from companion.rivals import (
+    DATA,
+    MEASURES,
+    NETWORKS,
+    PRIMARY,
+    Compared,
+    forest,
+    said_strength,
+    title,
+)
 from companion.studies.few_images import METHODS as CARRIED
 from companion.studies.few_images import SHARES
 from companion.studies.rivals_tuning import MAIN, reference
@@ -112,7 +121,8 @@ def outcomes(
     Args:
         blocks: Of the comparison.
         few: Runs of ``few_images`` by data set, as from :func:`companion.when.recorded`: there,
-            methods have the strengths that :data:`CHOSE` chose. All training images are looked at.
+            methods have the strengths that :data:`CHOSE` chose. All training images are looked at;
+            of what is added to augmentation, methods with the strength that they have alone.
 
     Returns:
         A row each: ``carried`` (whether the strength is that of :data:`CHOSE`, not chosen anew),
@@ -130,28 +140,34 @@ def outcomes(
             if reference(each.block, method) != _own(each):
                 continue
             rows.append({"carried": False} | head | row)
-            same = each.block.augment and row["strength"] == carried.get(method, ("", None))[1]
+            same = each.block.augment and row["strength"] == carried.get(method)
             if method in carried and (chose or same):
                 rows.append({"carried": True} | head | row)
-    names = {name: method for method, (name, _) in carried.items()}
+    here = {(row["dataset"], row["augmented"], row["method"]) for row in rows if row["carried"]}
     for dataset, runs in (few or {}).items():
         found = when.differences(runs[runs["train_share"] == max(SHARES)])
-        head = {"carried": True, "dataset": dataset, "augmented": False}
-        rows += [
-            head | row | {"method": names[row["method"]]}
-            for row in _stands(found)
-            if row["method"] in names
-        ]
+        for row in _stands(found):
+            given = CARRIED[str(row["method"])]
+            augmented, method = bool(given.get("augment", False)), str(given["method"])
+            if (dataset, augmented, method) in here:
+                continue
+            if _given_strength(given) == carried[method]:
+                head = {"carried": True, "dataset": dataset, "augmented": augmented}
+                rows.append(head | row | {"method": method})
     return pd.DataFrame(rows)
 
 
-def _carried() -> dict[str, tuple[str, object]]:
-    """Methods of ``few_images`` without augmentation: their name there, and their strength."""
+def _carried() -> dict[str, object]:
+    """The strength of each method of ``few_images`` that is not on top of augmentation."""
     return {
-        str(given["method"]): (name, given.get("strength", given.get("variance_weight")))
+        str(given["method"]): _given_strength(given)
         for name, given in CARRIED.items()
         if name != "none" and not given.get("augment")
     }
+
+
+def _given_strength(given: Mapping[str, object]) -> object:
+    return given.get("strength", given.get("variance_weight"))
 
 
 def _stands(found: pd.DataFrame) -> list[dict[str, object]]:
@@ -221,9 +237,7 @@ def counts_table(found: pd.DataFrame) -> pd.DataFrame:
                 else _of(mine["adds"], mine["of_augmented"]),
             }
         strengths = chosen.loc[method, "strengths"] if method in chosen.index else []
-        row["Strengths chosen"] = ", ".join(
-            words.short(value) if value else "off" for value in strengths
-        )
+        row["Strengths chosen"] = ", ".join(said_strength(value) for value in strengths)
         rows.append(row)
     return pd.DataFrame(rows).replace("", words.DASH)
 

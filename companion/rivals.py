@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from companion import over_images, words
+from companion import over_images, style, words
 from companion.over_images import labels
 from companion.probes.labels import PARTS
 from companion.studies import rivals
@@ -79,7 +79,13 @@ MEASURES = {
 }
 
 #: Measures that the text may name.
-TOLD = (PRIMARY, "test_auroc", "scaled_cross_entropy", "corrupted_cross_entropy")
+TOLD = (
+    PRIMARY,
+    "test_auroc",
+    "scaled_cross_entropy",
+    "corrupted_cross_entropy",
+    "corrupted_auroc",
+)
 
 DATA = {
     "breastmnist": "BreastMNIST, 546 images",
@@ -308,7 +314,7 @@ def table(compared: Compared, measures: Sequence[str]) -> pd.DataFrame:
     texts = {measure: rows["method"].map(compared.of(measure)["text"]) for measure in measures}
     columns = {
         "Method": (["method", "reference"], _named),
-        "Strength": ("strength", _strength),
+        "Strength": ("strength", said_strength),
         **{words.capital(MEASURES[measure][0]): measure for measure in measures},
         "Reads": (["n", "mean", "low", "high", "p_holm"], _reads),
         "Better in": (["wins", "improves", "n"], _better),
@@ -338,7 +344,7 @@ def strengths_table(block: Block, results: Path | None = None) -> pd.DataFrame:
         row = {"Method": title(method)}
         for place, strength in enumerate(CANDIDATES[method], 1):
             gain = words.number(means[method, strength] - off, signed=True)
-            row[f"Strength {place}"] = f"{gain} ({words.short(strength)})"
+            row[f"Strength {place}"] = f"{gain} ({said_strength(strength)})"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -517,8 +523,8 @@ def forest(ax: Axes, rows: pd.DataFrame, measure: str, methods: Sequence[str]) -
             ax.plot(0, place, "x", color=color, ms=5)
             continue
         ax.plot([row.low, row.high], [place, place], color=color, lw=2)
-        stands = row.p_holm < 0.05 or measure != PRIMARY
-        ax.plot(row.mean, place, "o", color=color, ms=6, mfc=color if stands else "white")
+        filled = style.filled(row, corrected=measure == PRIMARY)
+        ax.plot(row.mean, place, "o", color=color, ms=6, mfc=color if filled else "white")
     ax.axvline(0, color="black", lw=0.8)
     side = 1 if more else -1
     ax.axvspan(*sorted((0, side * 10)), color="#009E73", alpha=0.07, lw=0, zorder=0)
@@ -538,12 +544,14 @@ def reads(mean: float, low: float, high: float, p_holm: float) -> str:
     Example:
         >>> reads(-0.05, -0.08, -0.02, 0.001), reads(0.001, -0.004, 0.006, 0.7)
         ('lower', 'negligible')
-        >>> reads(0.02, -0.02, 0.06, 0.4)
-        'unclear'
+        >>> reads(0.02, -0.02, 0.06, 0.4), reads(-0.003, -0.005, -0.001, 0.001)
+        ('unclear', 'negligible')
     """
+    if low > -NEGLIGIBLE and high < NEGLIGIBLE:
+        return "negligible"
     if p_holm < 0.05:
         return "lower" if mean < 0 else "higher"
-    return "negligible" if low > -NEGLIGIBLE and high < NEGLIGIBLE else "unclear"
+    return "unclear"
 
 
 def _reads(n: int, *found: float) -> str:
@@ -565,7 +573,13 @@ def _better(wins: float, improves: float, n: int) -> str:
     return f"{words.percent(wins)} of {n:.0f} ({words.percent(improves)})" if n else words.DASH
 
 
-def _strength(value: float) -> str:
+def said_strength(value: float) -> str:
+    """A strength as printed, exactly: 0.998 is not 1.
+
+    Example:
+        >>> said_strength(0.998), said_strength(0.0)
+        ('0.998', 'off')
+    """
     if math.isnan(value):
         return words.DASH
-    return words.short(value) if value else "off"
+    return f"{value:g}" if value else "off"

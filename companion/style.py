@@ -103,6 +103,16 @@ def bar(ax: Axes, found: Interval, y: float, width: float, **marker: Any) -> Non
     ax.plot(found.mean, y, ls="", **marker)
 
 
+def filled(found: Any, *, corrected: bool) -> bool:
+    """Whether a mark is filled: a difference that stands.
+
+    Args:
+        found: With ``p_holm``, ``low`` and ``high``.
+        corrected: By Holm's correction; else where its interval excludes zero.
+    """
+    return bool(found.p_holm < 0.05 if corrected else found.low > 0 or found.high < 0)
+
+
 def legend(
     owner: Figure | Axes,
     entries: Mapping[str, Mapping[str, Any] | Artist],

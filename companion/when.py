@@ -345,7 +345,8 @@ def curves(
 def by_level(found: pd.DataFrame, measures: Sequence[str] = (PRIMARY, "test_auroc")) -> Figure:
     """Differences from no penalty: a row a level, a column a metric.
 
-    A mark of the primary outcome is filled where it stands after Holm's correction.
+    A mark of the primary outcome is filled where it stands after Holm's correction, another where
+    its interval excludes zero.
 
     Args:
         found: Of one data set, as from :func:`differences`.
@@ -358,9 +359,9 @@ def by_level(found: pd.DataFrame, measures: Sequence[str] = (PRIMARY, "test_auro
         shown = found[(found["measure"] == measure) & found["method"].isin(BESIDE)]
         for row in shown.itertuples():
             place = levels.index(row.level) + 0.15 * (BESIDE.index(row.method) - 2)
-            stands = row.p_holm < 0.05 or measure != PRIMARY
+            filled = style.filled(row, corrected=measure == PRIMARY)
             look = _mark(row.method)
-            style.bar(ax, row, place, 2, **look, mfc=look["color"] if stands else "white")
+            style.bar(ax, row, place, 2, **look, mfc=look["color"] if filled else "white")
         for place in range(1, len(levels)):
             ax.axhline(place - 0.5, color=style.PALE, lw=0.8)
         ax.axvline(0, color="black", lw=0.8)

@@ -214,8 +214,8 @@ def head_weighted_variance(
 
     Source:
         Derived in this project's book, as what dropout that replaces a feature by its mean
-        adds to second order; Wager, Wang and Liang (NeurIPS 2013), "Dropout Training as Adaptive
-        Regularization", for dropout itself.
+        adds to second order, up to a factor; Wager, Wang and Liang (NeurIPS 2013), "Dropout
+        Training as Adaptive Regularization", for dropout itself.
 
     Example:
         >>> features = torch.tensor([[0.0, 5.0], [2.0, 5.0]])  # variances of 1 and 0

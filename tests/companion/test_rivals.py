@@ -236,6 +236,18 @@ def test_what_the_verdict_says_of_augmentation_follows_from_the_runs(few_images)
     assert penalized["high"] < augmented["low"] < augmented["high"] < 0
 
 
+def test_what_validation_turned_off_anew_follows_from_the_runs():
+    """The verdict says so of the fixed weight, and that the phantom kept it."""
+    chosen = {
+        (block.dataset, block.augment): chosen_strengths(block)
+        for block in BLOCKS
+        if block.model == "small_cnn"
+    }
+    assert chosen["pneumoniamnist", False]["tuned"] == 0
+    assert chosen["breastmnist", True]["tuned"] == 0
+    assert chosen["phantom", False]["tuned"] > 0
+
+
 def test_what_the_variants_say_of_pairs_follows_from_the_runs(few_images):
     losses, small = wide(few_images), rivals.NEGLIGIBLE
 

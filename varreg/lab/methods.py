@@ -223,7 +223,7 @@ METHODS: dict[str, Method] = {
         "variance within the classes",
         penalties.within_class_variance,
         GREEN,
-        "Choi and Rhee (2019)",
+        "Wen et al. (2016)",  # with the means of the batch for centers
     ),
     "relative_within": _penalty(
         "variance within over between the classes", penalties.relative_within_class_variance, GREEN
