@@ -275,7 +275,8 @@ def test_what_the_page_says_of_the_comparison_follows_from_the_runs(compared):
         assert thresholds.of(name)["reads"] == "lower"
         assert thresholds.of(f"{name}_tuned")["mean"] > 0, "none beats the fixed weight"
     assert thresholds.of("excess_tuned")["reads"] == "negligible"
-    assert compared["combination"].of("self_setting")["reads"] == "lower"
+    assert compared["combination"].of("self_setting")["reads"] == "negligible"
+    assert compared["combination"].of("self_setting")["high"] < 0
     assert abs(compared["combination"].of("self_setting")["mean"]) < effects.NEGLIGIBLE
     assert "penalty, fixed weight" in comparison.facts()["beyond_combination_off"]
     assert weight.of("self_setting_tuned")["reads"] == "negligible"
