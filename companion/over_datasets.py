@@ -295,12 +295,17 @@ def facts(blocks: Sequence[Compared], found: pd.DataFrame) -> dict[str, object]:
 
 
 def figure(
-    blocks: Sequence[Compared], *, model: str = "small_cnn", augment: bool = False
+    blocks: Sequence[Compared],
+    measures: Sequence[str] = (PRIMARY, "test_auroc"),
+    *,
+    model: str = "small_cnn",
+    augment: bool = False,
 ) -> Figure | None:
-    """Differences on each data set side by side, and the mean ranks over them.
+    """Differences on each data set side by side, and the mean ranks over them, a measure a line.
 
-    A row a method that all the data sets have, the best mean rank first. The bar around a rank is
-    half the critical difference to each side: two methods whose bars do not touch differ.
+    A row a method that all the data sets have, the best mean rank in the first measure first. The
+    bar around a rank is half the critical difference to each side: two methods whose bars do not
+    touch differ.
 
     Returns:
         ``None`` where fewer than two data sets are recorded.
@@ -308,19 +313,28 @@ def figure(
     mine = [each for each in blocks if (each.block.model, each.block.augment) == (model, augment)]
     if len(mine) < 2:
         return None
-    table = means(mine)
-    found = ranking(table.to_numpy())
-    order = [table.columns[place] for place in np.argsort(found.ranks, kind="stable")]
-    size = (2.4 + 2.3 * (len(mine) + 1), 0.8 + 0.3 * len(order))
-    figure, axes = plt.subplots(1, len(mine) + 1, figsize=size, sharey=True)
-    for ax, each in zip(axes, mine, strict=False):
-        forest(ax, each.of(PRIMARY), PRIMARY, order)
+    order: list[str] = []
+    # So few rows that each can be told from the back of a room.
+    size = (2.4 + 2.3 * (len(mine) + 1), len(measures) * (0.6 + 0.26 * means(mine).shape[1]))
+    figure, lines = plt.subplots(len(measures), len(mine) + 1, figsize=size, squeeze=False)
+    for axes, measure in zip(lines, measures, strict=True):
+        table = means(mine, measure)
+        found = ranking(table.to_numpy() * (-1 if MEASURES[measure][1] else 1))
+        ranks = dict(zip(table.columns, found.ranks, strict=True))
+        order = order or sorted(ranks, key=ranks.__getitem__)
+        for ax, each in zip(axes, mine, strict=False):
+            forest(ax, each, measure, order)
+        half, places = found.critical_difference / 2, range(len(order))
+        middle = [ranks[name] for name in order]
+        axes[-1].errorbar(middle, places, xerr=half, fmt="o", color="black", lw=1, ms=5)
+        axes[-1].set_xlabel(f"mean rank in {MEASURES[measure][0]}")
+        axes[-1].set_xlim(0.5, len(order) + 0.5)
+        axes[-1].grid(axis="y", visible=False)
+        for ax in axes:
+            ax.set_ylim(len(order) - 0.4, -0.6)
+            ax.set_yticks(places, [])
+        axes[0].set_yticks(places, map(title, order))
+    for ax, each in zip(lines[0], mine, strict=False):
         ax.set_title(DATA[each.block.dataset].split(",")[0])
-        ax.set_xlabel(MEASURES[PRIMARY][0])
-    ranks, half = sorted(found.ranks), found.critical_difference / 2
-    axes[-1].errorbar(ranks, range(len(order)), xerr=half, fmt="o", color="black", lw=1, ms=5)
-    axes[-1].set_xlabel("mean rank")
-    axes[-1].set_title(f"{len(mine)} data sets")
-    axes[0].set_yticks(range(len(order)), map(title, order))
-    axes[0].set_ylim(len(order) - 0.4, -0.6)
+    lines[0, -1].set_title(f"{len(mine)} data sets")
     return figure

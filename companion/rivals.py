@@ -498,7 +498,7 @@ def figure(blocks: Sequence[Compared], measures: Sequence[str] = (PRIMARY, "test
     figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, sharey=True)
     columns = itertools.product(blocks, measures)
     for ax, (each, measure) in zip(axes[0], columns, strict=False):
-        forest(ax, each.of(measure), measure, methods)
+        forest(ax, each, measure, methods)
         if measure == measures[0]:
             ax.set_title(each.name.split(",")[0] + " aug." * each.block.augment)
     axes[0, 0].set_yticks(range(len(methods)), map(title, methods))
@@ -506,25 +506,26 @@ def figure(blocks: Sequence[Compared], measures: Sequence[str] = (PRIMARY, "test
     return figure
 
 
-def forest(ax: Axes, rows: pd.DataFrame, measure: str, methods: Sequence[str]) -> None:
-    """Draw the differences of a block in one measure, as from :meth:`Compared.of`.
+def forest(ax: Axes, compared: Compared, measure: str, methods: Sequence[str]) -> None:
+    """Draw the differences of a block in one measure; what validation turned off is a cross.
 
     Args:
         ax: Where.
-        rows: A method each.
+        compared: The block.
         measure: A key of :data:`MEASURES`.
         methods: From top to bottom; the others are not drawn.
     """
     said, more = MEASURES[measure]
+    rows = compared.of(measure).query("n > 0")
     rows = rows[rows.index.isin(list(methods))]
     for row in rows.itertuples():
         place, color = methods.index(row.Index), METHODS[row.Index].color
-        if row.n == 0:
-            ax.plot(0, place, "x", color=color, ms=5)
-            continue
         ax.plot([row.low, row.high], [place, place], color=color, lw=2)
         filled = style.filled(row, corrected=measure == PRIMARY)
         ax.plot(row.mean, place, "o", color=color, ms=6, mfc=color if filled else "white")
+    for name, strength in compared.strengths.items():
+        if not strength and name in methods:
+            ax.plot(0, methods.index(name), "x", color=METHODS[name].color, ms=5)
     ax.axvline(0, color="black", lw=0.8)
     side = 1 if more else -1
     ax.axvspan(*sorted((0, side * 10)), color="#009E73", alpha=0.07, lw=0, zorder=0)

@@ -239,10 +239,34 @@ def test_the_figure_shows_each_data_set_and_the_ranks(every_block):
         "phantom",
         "AdrenalMNIST3D",
         "5 data sets",
+        *[""] * 6,  # AUROC below
     ]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels[0] == "Feature L2"
     assert len(labels) == len(set(labels)) == len(MAIN) + 2  # no penalty, and as published
+    above, below = figure.axes[5], figure.axes[11]
+    assert above.get_xlabel() == "mean rank in cross-entropy"
+    assert below.get_xlabel() == "mean rank in AUROC"
+
+
+def test_the_higher_auroc_has_the_better_rank_and_what_is_off_is_crossed_in_both(every_block):
+    mine = [
+        each
+        for each in every_block
+        if (each.block.model, each.block.augment) == ("small_cnn", False)
+    ]
+    lines = over_datasets.figure(mine).axes
+    for measure, ranks, first in (("test_auroc", lines[11], 6), (rivals.PRIMARY, lines[5], 0)):
+        order = [label.get_text() for label in lines[0].get_yticklabels()]
+        table = over_datasets.means(mine, measure).rename(columns=rivals.title)[order]
+        best = table.rank(axis=1, ascending=measure == rivals.PRIMARY).mean()
+        dots = ranks.lines[0].get_xdata()
+        assert list(dots) == pytest.approx(best.tolist())
+        for ax, each in zip(lines[first:], mine, strict=False):
+            crosses = [line.get_ydata()[0] for line in ax.lines if line.get_marker() == "x"]
+            off = [rivals.title(name) for name, strength in each.strengths.items() if not strength]
+            assert off
+            assert sorted(order[place] for place in crosses) == sorted(off)
 
 
 # ---------------------------------------------------------------- one default
