@@ -165,6 +165,9 @@ class GradientRatio(_Averaging):
     the size of the batch, and whether the penalty is a sum or a mean: multiplying the penalty
     divides the weight. It is relative to the cross-entropy as it is, not times ``lambda_``.
 
+    Esser, Rombach and Ommer (CVPR 2021), "Taming Transformers for High-Resolution Image Synthesis",
+    weight an adversarial term by the same ratio, at the weights of a layer and not smoothed.
+
     Args:
         rho: :math:`\rho \ge 0`; by default what :func:`varreg.advice.recommend` suggests.
         smoothing: :math:`\beta` in [0, 1); at 0 each step has its own ratio.
@@ -217,6 +220,9 @@ class TargetWeight(_Learning):
     with :math:`P_0`, the penalty of the first step in which it is positive. Its gradient is that
     of :math:`\omega \max(0, P / P_0 - t)`: :math:`t` says how far the statistic is to fall, and
     :math:`\omega`, in nats, how much this may cost.
+
+    A target in place of a weight is the idea of Rezende and Viola (2018), "Taming VAEs", where the
+    weight grows until the target is met; here it is on or off.
 
     Args:
         weight: :math:`\omega \ge 0`.

@@ -194,14 +194,22 @@ def _head_l2(head_weight: Tensor) -> Tensor:
 #: Every method, in the order of tables and figures.
 METHODS: dict[str, Method] = {
     "baseline": Method(title="baseline"),
-    "penalized": Method(title="penalized, as published", color=RED, weighted=True),
-    "tuned": Method(title="penalized, best weight above 0", color=GREEN, weighted=True),
+    "penalized": Method(
+        title="penalized, as published", source="Athukorala (2025)", color=RED, weighted=True
+    ),
+    "tuned": Method(
+        title="penalized, best weight above 0",
+        source="Choi and Rhee (2019)",
+        color=GREEN,
+        weighted=True,
+    ),
     "augmented": Method(title="augmented", color=BLUE, augments=True),
     # ------------------------------------------------------------ the penalty's variants
     "self_setting": _penalty(
         "penalty, weight sets itself",
         feature_variance,
         GREEN,
+        "weight: Esser et al. (2021)",
         weight=weights.GradientRatio,
         strength="rho",
     ),
@@ -209,6 +217,7 @@ METHODS: dict[str, Method] = {
         "penalty, weight sets itself, off for 20 steps",
         feature_variance,
         GREEN,
+        "weight: Esser et al. (2021)",
         weight=lambda rho: weights.WarmUp(weights.GradientRatio(rho), off=20, ramp=20),
         strength="rho",
     ),
@@ -216,6 +225,7 @@ METHODS: dict[str, Method] = {
         "penalty, down to half of its start",
         feature_variance,
         GREEN,
+        "target: Rezende and Viola (2018)",
         weight=lambda omega: weights.TargetWeight(omega, target=0.5),
         strength="omega, nats",
     ),
@@ -246,6 +256,7 @@ METHODS: dict[str, Method] = {
         "variance weighted by the head, weight sets itself",
         penalties.head_weighted_variance,
         RED,
+        "weight: Esser et al. (2021)",
         weight=weights.GradientRatio,
         strength="rho",
     ),
