@@ -13,8 +13,10 @@ from companion.studies import (
     ambiguities,
     chest,
     chest_paper,
+    few_images,
     grid,
     inert_lambda,
+    one_default,
     rivals,
     rivals_tuning,
     skin,
@@ -26,6 +28,7 @@ from varreg.lab.methods import METHODS
 from varreg.lab.runs import MissingRunsError, RunSpec
 from varreg.loss import PUBLISHED
 
+SMALL = ("small_cnn", False)
 # The weights with the lowest validation cross-entropy in the ledger that `recorded_grid` makes up.
 BEST = {
     ("pneumoniamnist", "paper_cnn"): 100.0,
@@ -78,6 +81,7 @@ def recorded_grid(tmp_path, monkeypatch):
         ("networks", 10 * 7 * 6),
         ("longer", 10 * 2 * 5),
         ("beyond", 10 * 4 + 10 * 5),
+        ("one_default", 4 * 2 * 10 * 5),
     ],
 )
 def test_number_of_runs(recorded_grid, study, count):
@@ -281,6 +285,21 @@ def test_every_method_of_a_block_has_the_same_seeds_and_what_is_off_is_not_train
     kept = {m for place, m in enumerate(rivals_tuning.CANDIDATES) if place % 3}
     assert set(seeds) == {"baseline", "penalized", "two_views"} | kept
     assert {spec.augment for spec in listed} == {False}
+
+
+def test_the_one_default_is_the_best_on_validation_over_its_data_sets_in_the_record():
+    alone = [block for block in rivals_tuning.BLOCKS if (block.model, block.augment) == SMALL]
+    alone = {block.dataset: block for block in alone if "tuned" in block.methods}
+    wanted = [alone[block.dataset] for block in one_default.BLOCKS if not block.augment]
+    means = [rivals_tuning.mean_scores(block) for block in wanted]
+    if any(found is None for found in means):
+        pytest.skip("the tuning of one of the data sets is not recorded")
+    change = sum(found - found["baseline", 0.0] for found in means)
+    assert len(wanted) == 4
+    best = {method: change[method].idxmin() for method in one_default.STRENGTHS}
+    assert best == one_default.STRENGTHS
+    others = [rivals.SEEDS, rivals_tuning.SEEDS, few_images.SEEDS]
+    assert not set(one_default.SEEDS) & set(itertools.chain(*others))
 
 
 def test_rivals_wait_for_their_tuning(tmp_path, monkeypatch):
