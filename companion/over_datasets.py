@@ -6,14 +6,15 @@ augmentation; its data sets stand side by side from two on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion import when, words
+from companion import words
 from companion.rivals import (
     DATA,
     MEASURES,
@@ -23,14 +24,15 @@ from companion.rivals import (
     forest,
     said_strength,
     title,
+    with_augmentation,
 )
-from companion.studies.few_images import METHODS as CARRIED
-from companion.studies.few_images import SHARES
+from companion.studies import one_default
 from companion.studies.rivals_tuning import MAIN, reference
+from companion.tables import with_gaps
+from varreg.lab.ledger import Ledger
+from varreg.lab.methods import METHODS
 from varreg.lab.statistics import holm, ranking, variance_shares
 
-#: Which of the plan's data sets chose the strengths that others get as they are.
-CHOSE = "breastmnist"
 #: On how many data sets a default must beat no penalty, and add to augmentation, by the plan.
 AIM = (3, 2)
 
@@ -113,61 +115,48 @@ def blocks_table(blocks: Sequence[Compared], methods: Sequence[str] = MAIN[:5]) 
 # ---------------------------------------------------------------- one default
 
 
-def outcomes(
-    blocks: Sequence[Compared], few: Mapping[str, pd.DataFrame] | None = None
-) -> pd.DataFrame:
+def recorded_defaults(results: Path | None = None) -> list[Compared]:
+    """Blocks of ``one_default`` of which every run is recorded: one strength for all data sets.
+
+    Args:
+        results: Folder of the ledgers; default: the recorded results.
+    """
+    runs = Ledger(one_default.STUDY, results).runs()
+    if runs.empty:
+        return []
+    runs, found = runs.set_index("key", drop=False), []
+    for block in one_default.BLOCKS:
+        keys = [spec.key for spec in one_default.block_specs(block)]
+        if set(keys) <= set(runs.index):
+            mine = with_gaps(runs.loc[keys]).reset_index(drop=True)
+            found.append(Compared(block, mine, one_default.STRENGTHS))
+    return [with_augmentation(each, found) for each in found]
+
+
+def outcomes(blocks: Sequence[Compared], defaults: Sequence[Compared] = ()) -> pd.DataFrame:
     """What stands after Holm's correction, for each data set and method, with the small network.
 
     Args:
-        blocks: Of the comparison.
-        few: Runs of ``few_images`` by data set, as from :func:`companion.when.recorded`: there,
-            methods have the strengths that :data:`CHOSE` chose. All training images are looked at;
-            of what is added to augmentation, methods with the strength that they have alone.
+        blocks: Of the comparison, where validation chose on each data set.
+        defaults: As from :func:`recorded_defaults`, where it chose one strength for all.
 
     Returns:
-        A row each: ``carried`` (whether the strength is that of :data:`CHOSE`, not chosen anew),
-        ``dataset, augmented, method, strength, lowers`` (cross-entropy) and ``raises`` (AUROC).
-        Holm's correction is over the methods, for each of the two measures.
+        A row each: ``one`` (whether the strength is one for all), ``dataset, augmented, method,
+        strength, lowers`` (cross-entropy) and ``raises`` (AUROC). Holm's correction is over the
+        methods, for each of the two measures.
     """
-    rows, carried = [], _carried()
-    for each in blocks:
-        if each.block.model != "small_cnn":
-            continue
-        head = {"dataset": each.block.dataset, "augmented": each.block.augment}
-        chose = head == {"dataset": CHOSE, "augmented": False}
-        for row in _stands(each.differences):
-            method = row["method"]
-            if reference(each.block, method) != _own(each):
+    rows = []
+    for one, mine in ((False, blocks), (True, defaults)):
+        for each in mine:
+            if each.block.model != "small_cnn":
                 continue
-            rows.append({"carried": False} | head | row)
-            same = each.block.augment and row["strength"] == carried.get(method)
-            if method in carried and (chose or same):
-                rows.append({"carried": True} | head | row)
-    here = {(row["dataset"], row["augmented"], row["method"]) for row in rows if row["carried"]}
-    for dataset, runs in (few or {}).items():
-        found = when.differences(runs[runs["train_share"] == max(SHARES)])
-        for row in _stands(found):
-            given = CARRIED[str(row["method"])]
-            augmented, method = bool(given.get("augment", False)), str(given["method"])
-            if (dataset, augmented, method) in here:
-                continue
-            if _given_strength(given) == carried[method]:
-                head = {"carried": True, "dataset": dataset, "augmented": augmented}
-                rows.append(head | row | {"method": method})
+            head = {"one": one, "dataset": each.block.dataset, "augmented": each.block.augment}
+            rows += [
+                head | row
+                for row in _stands(each.differences)
+                if reference(each.block, row["method"]) == _own(each)
+            ]
     return pd.DataFrame(rows)
-
-
-def _carried() -> dict[str, object]:
-    """The strength of each method of ``few_images`` that is not on top of augmentation."""
-    return {
-        str(given["method"]): _given_strength(given)
-        for name, given in CARRIED.items()
-        if name != "none" and not given.get("augment")
-    }
-
-
-def _given_strength(given: Mapping[str, object]) -> object:
-    return given.get("strength", given.get("variance_weight"))
 
 
 def _stands(found: pd.DataFrame) -> list[dict[str, object]]:
@@ -189,18 +178,18 @@ def counts(found: pd.DataFrame) -> pd.DataFrame:
         found: As from :func:`outcomes`.
 
     Returns:
-        A row a method and ``carried``: ``strengths`` (those on the data sets), ``beats`` (lowers
+        A row a method and ``one``: ``strengths`` (those on the data sets), ``beats`` (lowers
         cross-entropy *and* raises AUROC, without augmentation) ``of`` so many data sets, ``adds``
         (lowers cross-entropy where all is augmented) ``of_augmented``, and ``reaches``, whether
         that is :data:`AIM`.
     """
     rows = []
-    for (carried, method), mine in found.groupby(["carried", "method"], sort=False):
+    for (one, method), mine in found.groupby(["one", "method"], sort=False):
         alone, beside = mine[~mine["augmented"]], mine[mine["augmented"]]
         beats, adds = int((alone["lowers"] & alone["raises"]).sum()), int(beside["lowers"].sum())
         rows.append(
             {
-                "carried": carried,
+                "one": one,
                 "method": method,
                 "strengths": list(dict.fromkeys(alone["strength"].dropna())),
                 "beats": beats,
@@ -210,7 +199,7 @@ def counts(found: pd.DataFrame) -> pd.DataFrame:
                 "reaches": beats >= AIM[0] and adds >= AIM[1],
             }
         )
-    return pd.DataFrame(rows).sort_values(["carried", "beats", "adds"], ascending=False)
+    return pd.DataFrame(rows).sort_values(["one", "beats", "adds"], ascending=False)
 
 
 def counts_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -222,13 +211,11 @@ def counts_table(found: pd.DataFrame) -> pd.DataFrame:
     if found.empty or found["dataset"].nunique() < 2:
         return pd.DataFrame()
     every = counts(found)
-    chosen, carried = (
-        every[every["carried"] == kind].set_index("method") for kind in (False, True)
-    )
+    chosen, alike = (every[every["one"] == kind].set_index("method") for kind in (False, True))
     rows = []
-    for method in dict.fromkeys([*carried.index, *chosen.index]):
+    for method in dict.fromkeys([*alike.index, *chosen.index]):
         row: dict[str, object] = {"Method": title(method)}
-        for table, of in ((carried, "one strength for all"), (chosen, "chosen on each")):
+        for table, of in ((alike, "one strength for all"), (chosen, "chosen on each")):
             mine = table.loc[method] if method in table.index else None
             row |= {
                 f"Beats none, {of}": words.DASH if mine is None else _of(mine["beats"], mine["of"]),
@@ -240,6 +227,38 @@ def counts_table(found: pd.DataFrame) -> pd.DataFrame:
         row["Strengths chosen"] = ", ".join(said_strength(value) for value in strengths)
         rows.append(row)
     return pd.DataFrame(rows).replace("", words.DASH)
+
+
+def defaults_table(defaults: Sequence[Compared], measure: str = PRIMARY) -> pd.DataFrame:
+    """Differences at one strength as printed: a row a method, a column a data set.
+
+    Below stand those on top of augmentation, against augmentation alone. A star is Holm's p below
+    0.05, over the methods of a data set with or without augmentation, in every measure.
+
+    Args:
+        defaults: As from :func:`recorded_defaults`.
+        measure: A key of :data:`companion.rivals.MEASURES`.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for each in sorted(defaults, key=lambda each: each.block.augment):
+        found = each.of(measure)
+        for row, p in zip(found.itertuples(), holm(found["p"]), strict=True):
+            name = title(row.Index) + ", on top of augmentation" * each.block.augment
+            text = words.interval(row.mean, row.low, row.high, signed=True) + "*" * (p < 0.05)
+            columns.setdefault(_short(each), {})[name] = text
+    names = [
+        title(name) + ", on top of augmentation" * augment
+        for augment in (False, True)
+        for name in [*one_default.STRENGTHS, *([] if augment else ["augmented"])]
+    ]
+    printed = {
+        data: [said.get(name, words.DASH) for name in names] for data, said in columns.items()
+    }
+    return pd.DataFrame({"Method": names} | printed) if printed else pd.DataFrame()
+
+
+def _short(each: Compared) -> str:
+    return DATA[each.block.dataset].split(",")[0]
 
 
 def _of(count: int, number: int) -> str:
@@ -277,20 +296,27 @@ def variation(blocks: Sequence[Compared]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["Factor", "Share of the variation"])
 
 
-def facts(blocks: Sequence[Compared], found: pd.DataFrame) -> dict[str, object]:
+def facts(blocks: Sequence[Compared], defaults: Sequence[Compared]) -> dict[str, object]:
     """What the text says in numbers, by name.
 
     Args:
         blocks: Of the comparison.
-        found: As from :func:`outcomes`.
+        defaults: As from :func:`recorded_defaults`.
     """
     told: dict[str, object] = {"over_datasets": len({each.block.dataset for each in blocks})}
+    found = outcomes(blocks, defaults)
     every = counts(found) if len(found) else pd.DataFrame(columns=["method"])
     for row in every[every["method"].isin([*MAIN, "augmented"])].itertuples():
-        kind = "one" if row.carried else "chosen"
+        kind = "one" if row.one else "chosen"
         told[f"over_{row.method}_{kind}_beats"] = _of(row.beats, row.of)
         told[f"over_{row.method}_{kind}_adds"] = _of(row.adds, row.of_augmented)
-    reach = [title(row.method) for row in every.itertuples() if row.reaches and row.carried]
+    for each in defaults:
+        head = f"default_{each.block.dataset}{'_augmented' * each.block.augment}"
+        for measure in (PRIMARY, "test_auroc"):
+            for row in each.of(measure).itertuples():
+                text = words.interval(row.mean, row.low, row.high, signed=True)
+                told[f"{head}_{row.Index}_{measure}"] = text
+    reach = [METHODS[row.method].title for row in every.itertuples() if row.reaches and row.one]
     return told | {"over_reaches": words.listed(reach) if reach else "none"}
 
 
@@ -335,6 +361,6 @@ def figure(
             ax.set_yticks(places, [])
         axes[0].set_yticks(places, map(title, order))
     for ax, each in zip(lines[0], mine, strict=False):
-        ax.set_title(DATA[each.block.dataset].split(",")[0])
+        ax.set_title(_short(each))
     lines[0, -1].set_title(f"{len(mine)} data sets")
     return figure

@@ -243,11 +243,16 @@ def recorded_blocks(results: Path | None = None) -> list[Compared]:
         mine = pd.concat([with_gaps(runs.loc[keys]).reset_index(drop=True), more], axis=1)
         strengths = chosen_strengths(block, results)
         found.append(Compared(block, mine, strengths, logits, truth["test"]))
-    return [_with_augmentation(each, found) for each in found]
+    return [with_augmentation(each, found) for each in found]
 
 
-def _with_augmentation(mine: Compared, every: Sequence[Compared]) -> Compared:
-    """The paper's augmentation is a method too, where the runs are that are all augmented."""
+def with_augmentation(mine: Compared, every: Sequence[Compared]) -> Compared:
+    """A block in which the paper's augmentation is a method, too, where its runs are recorded.
+
+    Args:
+        mine: The block.
+        every: All of them: augmentation alone is the reference where all are augmented.
+    """
     sibling = dataclasses.replace(mine.block, augment=True, methods=())
     for other in every if not mine.block.augment else ():
         if dataclasses.replace(other.block, methods=()) == sibling:
@@ -377,15 +382,28 @@ def contrasts(
 ) -> pd.DataFrame:
     """Two methods beside each other that differ in one ingredient, seed by seed, as printed.
 
+    What validation turned off is its reference, and says so; a pair of which both are off is left
+    out.
+
     Args:
         compared: A block; pairs that it lacks are left out.
         measures: Keys of :data:`MEASURES`.
     """
     rows = []
     for question, *pair in CONTRASTS:
-        changes = [mean_change(compared.change(*pair, measure)) for measure in measures]
+        off = [compared.strengths.get(name) == 0 for name in pair]
+        trained = [
+            reference(compared.block, name) if is_off else name
+            for name, is_off in zip(pair, off, strict=True)
+        ]
+        if trained[0] == trained[1]:
+            continue
+        changes = [mean_change(compared.change(*trained, measure)) for measure in measures]
         if any(changes):
-            names = " \u2212 ".join(METHODS[name].title for name in pair)
+            names = " \u2212 ".join(
+                METHODS[name].title + " (off)" * is_off
+                for name, is_off in zip(pair, off, strict=True)
+            )
             rows.append((question, words.capital(names), *map(words.change, changes)))
     titles = [words.capital(MEASURES[measure][0]) for measure in measures]
     return pd.DataFrame(rows, columns=["Question", "Difference", *titles])

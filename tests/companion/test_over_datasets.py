@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from companion import over_datasets, rivals
-from companion.studies import few_images, rivals_tuning
+from companion.studies import one_default, rivals_tuning
 from companion.studies import rivals as study
 from companion.studies.rivals_tuning import CANDIDATES
 from varreg.lab.ledger import Ledger
@@ -24,6 +24,7 @@ from varreg.lab.statistics import holm
 EFFECTS = {"feature_l2": -0.1, "tuned": -0.05, "self_setting": -0.05, "augmented": -0.02}
 LEVELS = {"breastmnist": 0.4, "pneumoniamnist": 0.5, "ham10000": 0.7, "phantom": 2.0}
 IMAGES = 14
+DATASETS = [*dict.fromkeys(block.dataset for block in one_default.BLOCKS)]
 #: All blocks, with some of their methods: main ones, and others.
 MAIN = ("tuned", "self_setting", "feature_l2", "dropout", "weight_decay")
 REST = ("excess", "view_variance")
@@ -225,7 +226,7 @@ def test_nothing_is_shown_over_a_single_data_set(every_block):
     assert over_datasets.counts_table(over_datasets.outcomes([])).empty
     assert over_datasets.variation([]).empty
     assert over_datasets.blocks_table([]).empty
-    assert over_datasets.facts([], over_datasets.outcomes([]))["over_datasets"] == 0
+    assert over_datasets.facts([], [])["over_datasets"] == 0
 
 
 def test_the_figure_shows_each_data_set_and_the_ranks(every_block):
@@ -272,31 +273,25 @@ def test_the_higher_auroc_has_the_better_rank_and_what_is_off_is_crossed_in_both
 # ---------------------------------------------------------------- one default
 
 
-def made_up_few_images() -> dict[str, pd.DataFrame]:
-    """Feature L2 does harm there; the fixed weight gains, as it does in the comparison."""
-    effects = {"feature_l2": 0.1, "fixed": -0.05}
-    rows = [
-        {
-            "method": name,
-            "seed": seed,
-            "level": share,
-            "train_share": share,
-            "test_cross_entropy": (
-                loss := effects.get(name, 0) * share + noise(name, seed)[0] / 1e3
-            ),
-            "test_auroc": 1 - loss,
-            "test_accuracy": 0.5,
-        }
-        for name in few_images.METHODS
-        for seed in range(10)
-        for share in (0.05, 1.0)
-    ]
-    return {"pneumoniamnist": pd.DataFrame(rows)}
+@pytest.fixture
+def defaults(monkeypatch):
+    """Of one default, where the fixed weight does harm on two data sets without augmentation."""
+    made_up = FakeLedger(one_default.specs())
+    monkeypatch.setattr(over_datasets, "Ledger", lambda study, results: made_up)
+    found = []
+    for each in over_datasets.recorded_defaults():
+        runs = each.runs.copy()
+        if each.block.dataset in ("pneumoniamnist", "phantom") and not each.block.augment:
+            harmed = runs["method"] == "tuned"
+            runs.loc[harmed, "test_cross_entropy"] += 1
+            runs.loc[harmed, "test_auroc"] -= 1
+        found.append(dataclasses.replace(each, runs=runs))
+    return found
 
 
-def test_a_default_is_counted_over_the_data_sets(every_block):
-    found = over_datasets.outcomes(every_block, made_up_few_images())
-    every = over_datasets.counts(found).set_index(["carried", "method"])
+def test_a_default_is_counted_over_the_data_sets(every_block, defaults):
+    found = over_datasets.outcomes(every_block, defaults)
+    every = over_datasets.counts(found).set_index(["one", "method"])
     chosen = every.loc[False]
     assert chosen.loc["feature_l2", ["beats", "of", "adds", "of_augmented"]].tolist() == [
         5,
@@ -307,23 +302,59 @@ def test_a_default_is_counted_over_the_data_sets(every_block):
     assert chosen.loc["feature_l2", "reaches"]
     assert chosen.loc["weight_decay", ["beats", "adds"]].tolist() == [0, 0]
     assert chosen.loc["weight_decay", "strengths"] == [0]
-    # At the strength of the first data set it helps there, and on the others with augmentation.
-    carried = every.loc[True]
-    assert carried.loc["feature_l2", ["beats", "of"]].tolist() == [1, 2]
-    assert carried.loc["tuned", ["beats", "of"]].tolist() == [2, 2]
-    # The third of its six strengths, 2.5, is chosen where all is augmented, too.
-    assert carried.loc["tuned", ["adds", "of_augmented"]].tolist() == [3, 3]
-    assert carried.loc["self_setting", "of_augmented"] == 0  # 0.009 there, 0.027 carried over
-    assert not carried["reaches"].any()
-    told = over_datasets.facts(every_block, found)
+    one = every.loc[True]
+    assert one.loc["feature_l2", ["beats", "of", "adds", "of_augmented"]].tolist() == [4, 4, 4, 4]
+    assert one.loc["tuned", ["beats", "of", "adds", "of_augmented"]].tolist() == [2, 4, 4, 4]
+    assert one.loc["within_class", ["beats", "adds"]].tolist() == [0, 0]
+    assert one.loc["augmented", ["beats", "of", "of_augmented"]].tolist() == [4, 4, 0]
+    assert one["reaches"].to_dict() == {
+        "feature_l2": True,
+        "self_setting": True,
+        "augmented": False,  # nothing to add to
+        "tuned": False,
+        "within_class": False,
+    }
+    told = over_datasets.facts(every_block, defaults)
     assert told["over_datasets"] == 5
-    assert told["over_tuned_one_beats"] == "2 of 2"
+    assert told["over_tuned_one_beats"] == "2 of 4"
     assert told["over_feature_l2_chosen_adds"] == "3 of 3"
-    assert told["over_reaches"] == "none"
+    assert told["over_reaches"] == "penalty, weight sets itself and feature L2"
     shown = over_datasets.counts_table(found).set_index("Method")
     assert shown.loc["Feature L2", "Beats none, chosen on each"] == "5 of 5"
-    assert shown.loc["Feature L2", "Beats none, one strength for all"] == "1 of 2"
+    assert (
+        shown.loc["Penalized, best weight above 0", "Beats none, one strength for all"] == "2 of 4"
+    )
     assert shown.loc["Weight decay", "Strengths chosen"] == "off"
+
+
+def test_differences_at_one_strength_are_those_of_the_runs_with_holm_in_each_measure(defaults):
+    for measure in (rivals.PRIMARY, "test_auroc"):
+        shown = over_datasets.defaults_table(defaults, measure).set_index("Method")
+        assert list(shown) == ["BreastMNIST", "PneumoniaMNIST", "HAM10000 by lesion", "phantom"]
+        assert len(shown) == 2 * 4 + 1
+        for each in defaults:
+            top = ", on top of augmentation" * each.block.augment
+            wide = each.runs.pivot(index="seed", columns="method", values=measure)
+            own = "augmented" if each.block.augment else "baseline"
+            names = [name for name in wide if name not in ("baseline", own)]
+            p = {name: stats.ttest_rel(wide[name], wide[own]).pvalue for name in names}
+            for name, corrected in zip(names, holm(list(p.values())), strict=True):
+                cell = shown.loc[
+                    rivals.title(name) + top, list(shown)[DATASETS.index(each.block.dataset)]
+                ]
+                assert cell.endswith("*") == (corrected < 0.05)
+                assert cell.startswith(
+                    f"{(wide[name] - wide[own]).mean():+.3f}".replace("-", "\u2212")
+                )
+
+
+def test_one_default_waits_for_all_runs_of_a_block(monkeypatch):
+    some = FakeLedger(one_default.specs()[:-1])
+    monkeypatch.setattr(over_datasets, "Ledger", lambda study, results: some)
+    assert len(over_datasets.recorded_defaults()) == len(one_default.BLOCKS) - 1
+    monkeypatch.setattr(over_datasets, "Ledger", lambda study, results: FakeLedger([]))
+    assert over_datasets.recorded_defaults() == []
+    assert over_datasets.defaults_table([]).empty
 
 
 @pytest.mark.parametrize(("worse", "counted"), [("test_auroc", 0), (None, 1)])

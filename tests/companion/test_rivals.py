@@ -165,11 +165,21 @@ def test_the_page_with_and_without_blocks():
 
 
 def test_contrasts_are_paired_differences_of_two_methods():
-    mine = compared({"baseline": 0.0, "tuned": -0.05, "feature_l2": -0.03})
+    chosen = {"tuned": 2.5, "feature_l2": 2.5}
+    mine = compared({"baseline": 0.0, "tuned": -0.05, "feature_l2": -0.03}, chosen)
     (row,) = rivals.contrasts(mine, [rivals.PRIMARY]).to_dict("records")
     expected = (wide(mine)["tuned"] - wide(mine)["feature_l2"]).mean()
     assert row["Cross-entropy"].startswith(f"{expected:+.3f}".replace("-", "\u2212"))
     assert {name for _, *pair in rivals.CONTRASTS for name in pair} <= set(METHODS)
+
+
+def test_what_is_off_is_its_reference_where_two_methods_are_compared():
+    chosen = {"tuned": 0.0, "dropout": 0.0, "within_class": 0.1}
+    mine = compared({"baseline": 0.0, "within_class": -0.03}, chosen)
+    (row,) = rivals.contrasts(mine, [rivals.PRIMARY]).to_dict("records")  # not off minus off
+    assert row["Difference"].endswith("\u2212 penalized, best weight above 0 (off)")
+    gain = (wide(mine)["within_class"] - wide(mine)["baseline"]).mean()
+    assert row["Cross-entropy"].startswith(f"{gain:+.3f}".replace("-", "\u2212"))
 
 
 def test_strengths_at_the_edge_of_the_range_are_named():
@@ -189,7 +199,7 @@ def test_every_source_of_a_method_is_in_the_references():
     keys = re.findall(r"^@\w+\{(\w+),", bib, re.M)
     for method in METHODS.values():
         if method.source:
-            author, year = re.match(r"(\w+).*\((\d{4})\)$", method.source).groups()
+            author, year = re.match(r"(?:\w+: )?(\w+).*\((\d{4})\)$", method.source).groups()
             assert any(key.startswith(author.lower() + year) for key in keys), method.source
     assert len(rivals.methods_table()) == len(CANDIDATES)
 
@@ -198,9 +208,9 @@ def test_augmentation_is_a_method_where_both_blocks_are_recorded():
     plain, augmented = compared({"baseline": 0.0}), compared({"augmented": -0.1, "dropout": -0.2})
     augmented = dataclasses.replace(augmented, block=dataclasses.replace(BLOCK, augment=True))
     every = [plain, augmented]
-    found = rivals._with_augmentation(plain, every)
+    found = rivals.with_augmentation(plain, every)
     assert set(found.runs["method"]) == {"baseline", "augmented"}
-    assert rivals._with_augmentation(augmented, every) is augmented
+    assert rivals.with_augmentation(augmented, every) is augmented
 
 
 @pytest.fixture(scope="module")
