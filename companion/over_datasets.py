@@ -312,7 +312,7 @@ def facts(blocks: Sequence[Compared], defaults: Sequence[Compared]) -> dict[str,
         told[f"over_{row.method}_{kind}_adds"] = _of(row.adds, row.of_augmented)
     for each in defaults:
         head = f"default_{each.block.dataset}{'_augmented' * each.block.augment}"
-        for measure in (PRIMARY, "test_auroc"):
+        for measure in (PRIMARY, "test_auroc", "test_accuracy"):
             for row in each.of(measure).itertuples():
                 text = words.interval(row.mean, row.low, row.high, signed=True)
                 told[f"{head}_{row.Index}_{measure}"] = text

@@ -214,7 +214,8 @@ def head_weighted_variance(
 
     Source:
         Derived in this project's book, as what dropout that replaces a feature by its mean
-        adds to second order, up to a factor; Wager, Wang and Liang (NeurIPS 2013), "Dropout
+        adds to second order for one logit, up to a factor, where all images are equally doubtful;
+        Wager, Wang and Liang (NeurIPS 2013), "Dropout
         Training as Adaptive Regularization", for dropout itself.
 
     Example:

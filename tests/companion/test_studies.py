@@ -26,7 +26,7 @@ from varreg.lab.columns import PROVENANCE_COLUMNS
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
 from varreg.lab.runs import MissingRunsError, RunSpec
-from varreg.loss import PUBLISHED
+from varreg.loss import PUBLISHED, VariancePenalizedLoss
 
 SMALL = ("small_cnn", False)
 # The weights with the lowest validation cross-entropy in the ledger that `recorded_grid` makes up.
@@ -298,6 +298,7 @@ def test_the_one_default_is_the_best_on_validation_over_its_data_sets_in_the_rec
     assert len(wanted) == 4
     best = {method: change[method].idxmin() for method in one_default.STRENGTHS}
     assert best == one_default.STRENGTHS
+    assert VariancePenalizedLoss("binary").variance_weight == best["tuned"]
     others = [rivals.SEEDS, rivals_tuning.SEEDS, few_images.SEEDS]
     assert not set(one_default.SEEDS) & set(itertools.chain(*others))
 

@@ -758,7 +758,7 @@ def test_labels_outside_the_classes(task, shape, target, message):
 
 def test_prints_its_parameters():
     assert repr(VariancePenalizedLoss("binary")) == (
-        "VariancePenalizedLoss('binary', variance_weight=0.1, feature_sampling_ratio=1.0, "
+        "VariancePenalizedLoss('binary', variance_weight=2.5, feature_sampling_ratio=1.0, "
         "lambda_=1.0)"
     )
     published = VariancePenalizedLoss("binary", **PUBLISHED)
