@@ -215,8 +215,8 @@ def head_weighted_variance(
     Source:
         Derived in this project's book, as what dropout that replaces a feature by its mean
         adds to second order for one logit, up to a factor, where all images are equally doubtful;
-        Wager, Wang and Liang (NeurIPS 2013), "Dropout
-        Training as Adaptive Regularization", for dropout itself.
+        Wager, Wang and Liang (NeurIPS 2013), "Dropout Training as Adaptive Regularization", for
+        dropout itself.
 
     Example:
         >>> features = torch.tensor([[0.0, 5.0], [2.0, 5.0]])  # variances of 1 and 0
