@@ -464,8 +464,11 @@ def _by_evidence(images: int | None, augmented: bool) -> tuple[Answer, list[str]
             f"{_on(one)} it changed test cross-entropy by {one.beside} beside augmentation."
             for one in shown
         ]
-        if near:
-            answer = "try it" if all(gain.mean <= -NEGLIGIBLE for gain in gains) else "don't"
+        adds = [gain.mean <= -NEGLIGIBLE for gain in gains]
+        if near and all(adds):
+            answer = "try it"
+        elif near and not any(adds):
+            answer = "don't"
     else:
         reasons += [
             f"{_on(one)} the penalty changed test cross-entropy by {one.cross_entropy} and AUROC "

@@ -8,6 +8,7 @@ executed notebooks and the parts of the claims that have the same name must show
 import json
 import re
 from collections import defaultdict
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -39,6 +40,11 @@ WORDS = {
     "ratio": {"0.2": r"ratio 0\.2|published ratio", "1": r"all features|ratio 1\b"},
     "data": {"PneumoniaMNIST": "pneumoniamnist", "by image": "by image", "by lesion": "by lesion"},
 }
+#: Compiled once: there are more of them than the cache of `re` holds.
+PATTERNS = {
+    kind: {word: re.compile(how.lower()) for word, how in words.items()}
+    for kind, words in WORDS.items()
+}
 
 
 class Tables(HTMLParser):
@@ -66,12 +72,13 @@ class Tables(HTMLParser):
             self.cell = None
 
 
+@cache
 def name(text):
     """The words that name a quantity, or nothing if they do not suffice to tell it from others."""
     text, found = text.lower(), {}
-    for kind, words in WORDS.items():
+    for kind, words in PATTERNS.items():
         # The longest name counts: a balanced accuracy is no accuracy.
-        matches = [word for word, how in words.items() if re.search(how.lower(), text)]
+        matches = [word for word, how in words.items() if how.search(text)]
         if matches:
             found[kind] = max(matches, key=len)
     return frozenset(found.items()) if {"what", "network", "penalty"} <= set(found) else None

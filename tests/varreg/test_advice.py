@@ -81,8 +81,9 @@ def test_nothing_of_the_model_changes():
     [(one.images, False, "try it") for one in EVIDENCE]
     + [
         (BREAST.images, True, "don't"),
-        (BREAST.images * FAR, True, "don't"),
-        (LARGEST.images, True, "unclear"),
+        (BREAST.images // FAR - 1, True, "unclear"),
+        (LARGEST.images, True, "unclear"),  # of two near ones it adds on one
+        (LARGEST.images * FAR + 1, True, "unclear"),
         (LARGEST.images * FAR, False, "try it"),
         (LARGEST.images * FAR + 1, False, "unclear"),
         (SMALLEST.images // FAR - 1, False, "unclear"),
@@ -119,6 +120,18 @@ def test_where_no_study_gained_the_answer_is_no(monkeypatch):
     assert recommend(network(), images(64), "multiclass", images=500).answer == "don't"
     monkeypatch.setattr(varreg.advice, "EVIDENCE", [BREAST, *told[1:]])
     assert recommend(network(), images(64), "multiclass", images=500).answer == "unclear"
+
+
+def test_where_it_adds_to_augmentation_on_all_that_is_near_the_answer_is_to_try(monkeypatch):
+    def ask() -> str:
+        given = {"images": LARGEST.images, "augmented": True}
+        return recommend(network(), images(64), "multiclass", **given).answer
+
+    for mean, answer in ((-0.05, "try it"), (-0.005, "don't")):
+        gain = Gain(mean, mean - 0.01, mean + 0.01, 9)
+        told = [one._replace(beside=one.beside and gain) for one in EVIDENCE]
+        monkeypatch.setattr(varreg.advice, "EVIDENCE", told)
+        assert ask() == answer
 
 
 def test_a_frozen_backbone_makes_the_penalty_inert():
