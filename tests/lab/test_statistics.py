@@ -347,3 +347,16 @@ def test_shares_are_those_of_the_marginal_means_and_add_up(seed):
 
 def test_shares_where_nothing_varies():
     assert all(math.isnan(share) for share in variance_shares(np.ones((2, 2)), "ab").values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("datasets", [3, 4, 10])
+def test_methods_that_are_alike_are_seldom_told_apart(datasets):
+    """With a handful of data sets less often than in 5 % of all cases, and never more often."""
+    random, methods, draws = np.random.default_rng(0), 13, 1000
+    found = [ranking(random.normal(size=(datasets, methods))) for _ in range(draws)]
+    friedman = np.mean([each.p < 0.05 for each in found])
+    nemenyi = np.mean([np.ptp(each.ranks) > each.critical_difference for each in found])
+    error = 2 * math.sqrt(0.05 * 0.95 / draws)
+    assert 0 < friedman < 0.05 + error
+    assert 0 < nemenyi < 0.05 + error
