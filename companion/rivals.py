@@ -297,12 +297,21 @@ def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict
 
 
 def methods_table() -> pd.DataFrame:
-    """What is compared: what the strength of each method is, and who proposed it, as printed."""
-    rows = [
-        (title(name), METHODS[name].strength or "variance_weight", METHODS[name].source)
-        for name in CANDIDATES
-    ]
-    return pd.DataFrame(rows, columns=["Method", "Strength", "Source"]).replace("", words.DASH)
+    """What is compared, as printed: what each does, what its strength is, and who proposed it."""
+    rows = []
+    for name in CANDIDATES:
+        method = METHODS[name]
+        rows.append(
+            {
+                "Method": title(name),
+                "Does": method.formula,
+                "Unchanged by": method.unchanged.replace(" ", ", "),
+                "Strength s": method.strength or "weight",
+                "Start with": f"{method.default:g}",
+                "Source": method.source,
+            }
+        )
+    return pd.DataFrame(rows).replace("", words.DASH)
 
 
 def table(compared: Compared, measures: Sequence[str]) -> pd.DataFrame:

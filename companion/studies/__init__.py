@@ -26,9 +26,9 @@ REPRODUCTION = (
 WHEN = ("few_images", "few_images_weights", "wrong_labels", "networks", "longer")
 """Where the penalty and its rivals help, at the strengths that BreastMNIST chose."""
 
-STUDIES = (*REPRODUCTION, "rivals_tuning", "rivals", "one_default", *WHEN, "beyond")
+STUDIES = (*REPRODUCTION, "rivals_tuning", "rivals", "one_default", "volumes", *WHEN, "beyond")
 
-PREDICTED = ("chest_paper", "chest", "skin_paper", "skin", "rivals")
+PREDICTED = ("chest_paper", "chest", "skin_paper", "skin", "rivals", "volumes")
 """Studies of which what each run said about each image is recorded as well."""
 
 ROBUSTNESS = ("rivals",)

@@ -82,6 +82,7 @@ def recorded_grid(tmp_path, monkeypatch):
         ("longer", 10 * 2 * 5),
         ("beyond", 10 * 4 + 10 * 5),
         ("one_default", 4 * 2 * 10 * 5),
+        ("volumes", 20 * 13),
     ],
 )
 def test_number_of_runs(recorded_grid, study, count):
@@ -301,6 +302,19 @@ def test_the_one_default_is_the_best_on_validation_over_its_data_sets_in_the_rec
     assert VariancePenalizedLoss("binary").variance_weight == best["tuned"]
     others = [rivals.SEEDS, rivals_tuning.SEEDS, few_images.SEEDS]
     assert not set(one_default.SEEDS) & set(itertools.chain(*others))
+
+
+@pytest.mark.parametrize("method", rivals_tuning.CANDIDATES)
+def test_where_to_start_is_the_best_on_validation_over_the_recorded_data_sets(method):
+    blocks = [block for block in rivals_tuning.BLOCKS if (block.model, block.augment) == SMALL]
+    changes = []
+    for block in blocks:
+        means = rivals_tuning.mean_scores(block) if method in block.methods else None
+        if means is not None:
+            changes.append(means[method] - means[rivals_tuning.reference(block, method), 0.0])
+    if not changes:
+        pytest.skip("no tuning of this method is recorded")
+    assert METHODS[method].default == sum(changes).idxmin()
 
 
 def test_rivals_wait_for_their_tuning(tmp_path, monkeypatch):

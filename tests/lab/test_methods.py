@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,12 @@ from varreg.lab.datasets import load
 from varreg.lab.methods import METHODS, Method
 from varreg.lab.runs import RunSpec, execute, run_all
 from varreg.lab.steps import Averaging, sharpness_aware
-from varreg.loss import LossParts, PenalizedLoss, smoothed_cross_entropy
+from varreg.loss import (
+    LossParts,
+    PenalizedLoss,
+    VariancePenalizedLoss,
+    smoothed_cross_entropy,
+)
 
 STRENGTHS = {"dropout": 0.5, "averaged_weights": 0.5, "label_smoothing": 0.1}
 
@@ -63,6 +69,65 @@ def test_methods_go_with_augmentation(method):
     assert plain["key"] != augmented["key"]
 
 
+TARGET = torch.tensor([0, 1, 0, 2, 0, 1]).repeat(2)
+DATA = SimpleNamespace(task="multiclass", n_outputs=3)
+
+
+def batch(seed: int, change: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Features, logits and weights of a head, rewritten; six images and a second view of each."""
+    random = np.random.default_rng(seed)
+    features = random.normal(0.5, np.linspace(0.5, 2, 5), (12, 5))
+    head, bias = np.random.default_rng(9).normal(size=(3, 5)), np.ones(3)
+    changes = np.random.default_rng(11)
+    if change == "scale":
+        features, head = features * 1.7, head / 1.7
+    elif change == "shift":
+        shift = changes.uniform(1, 3, 5)
+        features, bias = features + shift, bias - head @ shift
+    elif change == "rotation":
+        turn = np.linalg.qr(changes.normal(size=(5, 5))).Q
+        features, head = features @ turn.T, head @ turn.T
+    elif change == "class":
+        features = features + changes.uniform(1, 3, (3, 5))[TARGET]
+    features, head, bias = map(torch.tensor, (features, head, bias))
+    return features.requires_grad_(), features @ head.T + bias, head
+
+
+def added(method: str, change: str) -> float:
+    """What a method adds to the cross-entropy of a batch, after steps on another."""
+    if METHODS[method].weighted:
+        share = 0.6 if method == "penalized" else 1.0
+        criterion = VariancePenalizedLoss("multiclass", METHODS[method].default, share)
+    else:
+        criterion = METHODS[method].changes(METHODS[method].default, DATA).criterion("multiclass")
+    for seed in [1] * 80 + [2]:
+        torch.manual_seed(0)
+        features, logits, head = batch(seed, change)
+        given = {} if METHODS[method].weighted else {"head_weight": head}
+        parts = criterion(logits, TARGET, features, **given)
+    return (parts.total - F.cross_entropy(logits, TARGET)).item()
+
+
+ADDING = [name for name in METHODS if METHODS[name].unchanged]
+
+
+@pytest.mark.parametrize("change", ["scale", "shift", "rotation", "class"])
+@pytest.mark.parametrize("method", ADDING)
+def test_what_is_added_is_unchanged_by_what_the_entry_says_and_by_nothing_else(method, change):
+    before, after = added(method, "none"), added(method, change)
+    assert abs(before) > 1e-9
+    same = after == pytest.approx(before, rel=1e-6)
+    assert same == (change in METHODS[method].unchanged.split())
+
+
+def test_every_entry_says_what_it_does_and_where_to_start():
+    for name, method in METHODS.items():
+        assert bool(method.formula) == (name != "baseline")
+        assert (method.default > 0) == bool(method.strength or method.weighted)
+        adds = method.weighted or (method.strength and method.changes(0.5, DATA).own_loss)
+        assert (name in ADDING) == bool(adds)
+
+
 def test_a_method_is_one_entry(tmp_path, monkeypatch):
     shown = Method(title="logits shrunk", strength="weight", changes=METHODS["logit_l2"].changes)
     monkeypatch.setitem(METHODS, "shrunk", shown)
@@ -87,16 +152,31 @@ def test_smoothed_labels_are_the_mean_with_equal_probabilities(task):
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_mixup_mixes_images_and_labels_by_one_share():
-    random = torch.Generator().manual_seed(3)
-    images = torch.arange(5.0).view(5, 1)
-    labels = torch.arange(5)
-    mixed, counted, target = mixup(images, labels, random, alpha=0.7, n_classes=5)
+@pytest.mark.parametrize("n_classes", [None, 3])
+def test_mixup_equals_a_reference_in_numpy(n_classes):
+    images, labels = torch.rand(7, 1, 4, 4, dtype=torch.float64), torch.arange(7) % (n_classes or 2)
+    drawn = torch.Generator().manual_seed(3)
+    first, second = torch._standard_gamma(torch.full((2,), 0.7), generator=drawn).double().tolist()
+    partner = torch.randperm(7, generator=drawn).numpy()
+    share = max(first, second) / (first + second)
+    x = images.numpy()
+    y = labels.numpy() if n_classes is None else np.eye(n_classes)[labels.numpy()]
+    mixed, counted, target = mixup(
+        images, labels, torch.Generator().manual_seed(3), alpha=0.7, n_classes=n_classes
+    )
+    np.testing.assert_allclose(mixed, share * x + (1 - share) * x[partner], rtol=1e-6)
+    np.testing.assert_allclose(target, share * y + (1 - share) * y[partner], rtol=1e-5, atol=1e-7)
     assert torch.equal(counted, labels)
+    with pytest.raises(ValueError, match="alpha is 0; it must be finite and greater than 0"):
+        mixup(images, labels, drawn, alpha=0)
+
+
+def test_mixup_of_numbered_images_keeps_each_above_all_itself():
+    random = torch.Generator().manual_seed(3)
+    images, labels = torch.arange(5.0).view(5, 1), torch.arange(5)
+    mixed, _, target = mixup(images, labels, random, alpha=0.7, n_classes=5)
     torch.testing.assert_close(target @ images, mixed)
     assert (target.argmax(1) == labels).all()
-    with pytest.raises(ValueError, match="alpha is 0; it must be finite and greater than 0"):
-        mixup(images, labels, random, alpha=0)
 
 
 def test_shares_of_mixup_are_those_of_a_beta_distribution():
@@ -120,28 +200,49 @@ def test_two_views_are_half_of_the_batch_twice():
     assert (first - second).abs().max() > 0
 
 
-def test_a_sharpness_aware_step_takes_the_gradient_at_the_worst_place_nearby():
-    weight = nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
+def test_sharpness_aware_steps_equal_a_reference_in_numpy():
+    """Five steps of logistic regression with a bias, whose gradient is written out."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(9, 4)), random.integers(0, 2, 9)
+    model = nn.Linear(4, 1).double()
+    w = np.append(model.weight.detach().numpy().ravel(), model.bias.item())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
 
     def passed() -> tuple[LossParts, torch.Tensor]:
-        loss = (weight**2).sum() / 2  # its gradient is the weight itself
-        return LossParts(loss, loss, loss), weight
+        logits = model(torch.tensor(x)).squeeze(1)
+        loss = F.binary_cross_entropy_with_logits(logits, torch.tensor(y).double())
+        return LossParts(loss, loss, loss), logits
 
-    sharpness_aware(passed, torch.optim.SGD([weight], lr=0.1), radius=1.0)
-    expected = torch.tensor([3.0, 4.0]) * (1 - 0.1 * (1 + 1 / 5))
-    torch.testing.assert_close(weight.data, expected.double())
+    def gradient(at: np.ndarray) -> np.ndarray:
+        ones = np.column_stack([x, np.ones(9)])
+        return ones.T @ (1 / (1 + np.exp(-ones @ at)) - y) / 9
+
+    for _ in range(5):
+        parts, logits = sharpness_aware(passed, optimizer, radius=0.3)
+        np.testing.assert_allclose(logits.detach(), x @ w[:4] + w[4], rtol=1e-9)
+        assert parts.total.item() == pytest.approx(
+            np.mean(np.log1p(np.exp(logits.detach().numpy())) - y * logits.detach().numpy())
+        )
+        here = gradient(w)
+        w = w - 0.5 * gradient(w + 0.3 * here / np.linalg.norm(here))
+    found = np.append(model.weight.detach().numpy().ravel(), model.bias.item())
+    np.testing.assert_allclose(found, w, rtol=1e-9)
 
 
-def test_averaged_weights_are_what_is_kept():
-    model = nn.Linear(1, 1)
-    average, expected = Averaging(model, 0.9), None
-    for value in (1.0, 5.0, -2.0):
-        nn.init.constant_(model.weight, value)
+def test_averaged_weights_equal_a_reference_in_numpy():
+    """Shares d^(n - 1) of the first step and (1 - d) d^(n - t) of each later one."""
+    model, passed = nn.Linear(3, 2).double(), np.random.default_rng(0).normal(size=(12, 2, 3))
+    average = Averaging(model, 0.9)
+    for value in passed:
+        model.weight.data = torch.tensor(value)
         average.update()
-        expected = value if expected is None else 0.9 * expected + 0.1 * value
+    shares = np.append(1.0, np.full(11, 0.1)) * 0.9 ** np.arange(11, -1, -1)
+    assert shares.sum() == pytest.approx(1)
     with average.shown():
-        assert model.weight.item() == pytest.approx(expected)
-    assert model.weight.item() == -2.0
+        np.testing.assert_allclose(
+            model.weight.detach(), np.tensordot(shares, passed, 1), rtol=1e-12
+        )
+    np.testing.assert_array_equal(model.weight.detach(), passed[-1])
     with pytest.raises(ValueError, match=r"averaging is 1; it must lie in \(0, 1\)"):
         Averaging(model, 1)
 

@@ -166,9 +166,15 @@ def test_the_key_follows_from_what_is_recorded(study):
         ({"equalize": "true"}, "equalize is 'true'; give True or False"),
         ({"study": None}, "study is None; give a text"),
         ({"split": 3}, "split is 3; give a text, or None"),
-        ({"method": "penalized"}, "'penalized' with variance_weight=0.0; it is positive"),
+        (
+            {"method": "penalized"},
+            "'penalized' with variance_weight=0.0; it is positive, say 0.01, for",
+        ),
         ({"variance_weight": 0.1}, "'baseline' with variance_weight=0.1; it is 0 for this method"),
-        ({"method": "feature_l2"}, "'feature_l2' with strength=0.0; it is positive"),
+        (
+            {"method": "feature_l2"},
+            "'feature_l2' with strength=0.0; it is positive, say 0.5, for this",
+        ),
         ({"strength": 0.1}, "'baseline' with strength=0.1; it is 0 for this method"),
         ({"strength": -0.1}, "strength is -0.1; it must be finite and at least 0"),
         ({"augment": True}, "augment=True alone is the method 'augmented'"),

@@ -82,9 +82,21 @@ def _nothing(strength: float, data: Dataset) -> Changes:
 class Method:
     """One row of the tables.
 
+    In a formula ``f_k`` is a feature, ``z_c`` a logit and ``theta`` the weights of the head;
+    ``v_k`` is the variance of a feature over the batch, ``w_k`` its part within the classes and
+    ``V`` the mean of ``v_k``; ``s`` is the strength. Features are multiplied (``scale``), moved
+    (``shift``) or turned (``rotation``), and the head makes up for it; or those of each class are
+    moved on their own (``class``), and the head stays.
+
     Attributes:
         title: In tables and figures.
         strength: What the ``strength`` of a run is; empty if the method has none.
+        formula: What is added to the cross-entropy, or done instead, see below.
+        unchanged: By which of the changes ``scale``, ``shift``, ``rotation`` and ``class``, see
+            below, what is added to the cross-entropy stays the same; empty where nothing is.
+        default: The strength to start with, or the ``variance_weight``: of those that
+            ``rivals_tuning`` tried, the one with the lowest mean validation cross-entropy over the
+            data sets (the small network, no augmentation); 0 if the method has none.
         changes: Made from the strength and the data.
         color: In figures.
         source: Who proposed it, and when; empty for what is everybody's or this project's own.
@@ -95,6 +107,9 @@ class Method:
 
     title: str
     strength: str = ""
+    formula: str = ""
+    unchanged: str = ""
+    default: float = 0.0
     changes: Callable[[float, Dataset], Changes] = _nothing
     color: str = GREY
     source: str = ""
@@ -114,12 +129,18 @@ def _penalty(
     color: str,
     source: str = "",
     *,
+    formula: str,
+    unchanged: str,
+    default: float,
     weight: Callable[[float], float | nn.Module] = float,
     strength: str = "weight",
 ) -> Method:
     return Method(
         title=title,
         strength=strength,
+        formula=formula,
+        unchanged=unchanged,
+        default=default,
         changes=lambda value, data: Changes(penalty=function, weight=weight(value)),
         color=color,
         source=source,
@@ -141,10 +162,15 @@ class _ViewVariance(nn.Module):
         return penalties.view_variance(features, views, validate=False)
 
 
-def _over_views(title: str, *, of_logits: bool) -> Method:
+def _over_views(
+    title: str, *, of_logits: bool, formula: str, unchanged: str, default: float
+) -> Method:
     return Method(
         title=title,
         strength="weight",
+        formula=formula,
+        unchanged=unchanged,
+        default=default,
         changes=lambda value, data: Changes(
             transform=two_views, penalty=_ViewVariance(of_logits), weight=value
         ),
@@ -195,15 +221,26 @@ def _head_l2(head_weight: Tensor) -> Tensor:
 METHODS: dict[str, Method] = {
     "baseline": Method(title="baseline"),
     "penalized": Method(
-        title="penalized, as published", source="Athukorala (2025)", color=RED, weighted=True
+        title="penalized, as published",
+        source="Athukorala (2025)",
+        color=RED,
+        weighted=True,
+        formula="s V over drawn features",
+        unchanged="shift",
+        default=0.01,
     ),
     "tuned": Method(
         title="penalized, best weight above 0",
         source="Choi and Rhee (2019)",
         color=GREEN,
         weighted=True,
+        formula="s V",
+        unchanged="shift rotation",
+        default=2.5,
     ),
-    "augmented": Method(title="augmented", color=BLUE, augments=True),
+    "augmented": Method(
+        title="augmented", color=BLUE, augments=True, formula="images zoomed and shifted"
+    ),
     # ------------------------------------------------------------ the penalty's variants
     "self_setting": _penalty(
         "penalty, weight sets itself",
@@ -212,6 +249,9 @@ METHODS: dict[str, Method] = {
         "weight: Esser et al. (2021)",
         weight=weights.GradientRatio,
         strength="rho",
+        formula="s V ‖∂CE/∂f‖ / ‖∂V/∂f‖",
+        unchanged="scale shift rotation",
+        default=0.027,
     ),
     "warmed_up": _penalty(
         "penalty, weight sets itself, off for 20 steps",
@@ -220,6 +260,9 @@ METHODS: dict[str, Method] = {
         "weight: Esser et al. (2021)",
         weight=lambda rho: weights.WarmUp(weights.GradientRatio(rho), off=20, ramp=20),
         strength="rho",
+        formula="the same, from step 20 on",
+        unchanged="scale shift rotation",
+        default=0.027,
     ),
     "target": _penalty(
         "penalty, down to half of its start",
@@ -228,29 +271,51 @@ METHODS: dict[str, Method] = {
         "target: Rezende and Viola (2018)",
         weight=lambda omega: weights.TargetWeight(omega, target=0.5),
         strength="omega, nats",
+        formula="s V / V₀, where V > V₀ / 2",
+        unchanged="scale shift rotation",
+        default=0.016,
     ),
     "within_class": _penalty(
         "variance within the classes",
         penalties.within_class_variance,
         GREEN,
         "Wen et al. (2016)",  # with the means of the batch for centers
+        formula="s mean_k w_k",
+        unchanged="shift rotation class",
+        default=2.5,
     ),
     "relative_within": _penalty(
-        "variance within over between the classes", penalties.relative_within_class_variance, GREEN
+        "variance within over between the classes",
+        penalties.relative_within_class_variance,
+        GREEN,
+        formula="s Σ_k w_k / Σ_k (v_k - w_k)",
+        unchanged="scale shift rotation",
+        default=0.0003,
     ),
     "excess": Method(
         title="variance above a running median",
         strength="weight",
         changes=lambda value, data: Changes(penalty=_AboveQuantile(0.5), weight=value),
         color=GREEN,
+        formula="s mean_k max(0, v_k - median)",
+        unchanged="shift",
+        default=12.5,
     ),
     "head_weighted": _penalty(
-        "variance weighted by the head", penalties.head_weighted_variance, RED
+        "variance weighted by the head",
+        penalties.head_weighted_variance,
+        RED,
+        formula="s mean_c Σ_k θ_ck² v_k",
+        unchanged="scale shift",
+        default=0.08,
     ),
     "head_weighted_within": _penalty(
         "variance within the classes, weighted by the head",
         penalties.head_weighted_within_class_variance,
         RED,
+        formula="s mean_c Σ_k θ_ck² w_k",
+        unchanged="scale shift class",
+        default=0.32,
     ),
     "head_weighted_self": _penalty(
         "variance weighted by the head, weight sets itself",
@@ -259,15 +324,46 @@ METHODS: dict[str, Method] = {
         "weight: Esser et al. (2021)",
         weight=weights.GradientRatio,
         strength="rho",
+        formula="s P ‖∂CE/∂f‖ / ‖∂P/∂f‖, P as above",
+        unchanged="scale shift",
+        default=0.009,
     ),
     # ------------------------------------------------------------ rivals on the features
-    "feature_l2": _penalty("feature L2", penalties.feature_l2, ORANGE, "Merity et al. (2017)"),
-    "decov": _penalty("DeCov", penalties.decov, ORANGE, "Cogswell et al. (2016)"),
+    "feature_l2": _penalty(
+        "feature L2",
+        penalties.feature_l2,
+        ORANGE,
+        "Merity et al. (2017)",
+        formula="s mean_k ⟨f_k²⟩",
+        unchanged="rotation",
+        default=0.5,
+    ),
+    "decov": _penalty(
+        "DeCov",
+        penalties.decov,
+        ORANGE,
+        "Cogswell et al. (2016)",
+        formula="s/2 Σ_k≠l cov(f_k, f_l)²",
+        unchanged="shift",
+        default=0.00312,
+    ),
     "variance_constancy": _penalty(
-        "variance constancy", penalties.variance_constancy, ORANGE, "Littwin and Wolf (2018)"
+        "variance constancy",
+        penalties.variance_constancy,
+        ORANGE,
+        "Littwin and Wolf (2018)",
+        formula="s mean_k (1 - v_k / (v_k of the other half + 1))²",
+        unchanged="shift",
+        default=0.01,
     ),
     "vicreg": _penalty(
-        "VICReg's variance term", penalties.vicreg_variance, ORANGE, "Bardes et al. (2022)"
+        "VICReg's variance term",
+        penalties.vicreg_variance,
+        ORANGE,
+        "Bardes et al. (2022)",
+        formula="s mean_k max(0, 1 - √v_k)",
+        unchanged="shift",
+        default=0.01,
     ),
     "center_loss": Method(
         title="center loss",
@@ -277,11 +373,28 @@ METHODS: dict[str, Method] = {
         ),
         color=ORANGE,
         source="Wen et al. (2016)",
+        formula="s/2 ⟨‖f - running mean of its class‖²⟩",
+        unchanged="shift rotation class",
+        default=0.0125,
     ),
     # ------------------------------------------------------------ on the logits and the loss
-    "logit_l2": _penalty("logit L2", penalties.logit_l2, PINK, "Pezeshki et al. (2021)"),
+    "logit_l2": _penalty(
+        "logit L2",
+        penalties.logit_l2,
+        PINK,
+        "Pezeshki et al. (2021)",
+        formula="s mean_c ⟨z_c²⟩",
+        unchanged="scale shift rotation",
+        default=0.003,
+    ),
     "logit_variance": _penalty(
-        "logit variance", penalties.logit_variance, PINK, "Ahuja et al. (2021)"
+        "logit variance",
+        penalties.logit_variance,
+        PINK,
+        "Ahuja et al. (2021)",
+        formula="s mean_c var(z_c)",
+        unchanged="scale shift rotation",
+        default=0.003,
     ),
     "label_smoothing": Method(
         title="label smoothing",
@@ -293,6 +406,9 @@ METHODS: dict[str, Method] = {
         ),
         color=PINK,
         source="Szegedy et al. (2016)",
+        formula="labels (1 - s) y + s / C",
+        unchanged="scale shift rotation",
+        default=0.0125,
     ),
     # ------------------------------------------------------------ over views of one image
     "two_views": Method(
@@ -300,9 +416,22 @@ METHODS: dict[str, Method] = {
         changes=lambda value, data: Changes(transform=two_views),
         color=SKY,
         reference="augmented",
+        formula="each image augmented twice",
     ),
-    "view_variance": _over_views("feature variance over two views", of_logits=False),
-    "logit_view_variance": _over_views("logit variance over two views", of_logits=True),
+    "view_variance": _over_views(
+        "feature variance over two views",
+        of_logits=False,
+        formula="s V over two views of an image",
+        unchanged="shift rotation class",
+        default=0.1,
+    ),
+    "logit_view_variance": _over_views(
+        "logit variance over two views",
+        of_logits=True,
+        formula="s mean_c var(z_c) over two views",
+        unchanged="scale shift rotation class",
+        default=0.27,
+    ),
     # ------------------------------------------------------------ data, network, optimizer
     "dropout": Method(
         title="dropout on the features",
@@ -310,6 +439,8 @@ METHODS: dict[str, Method] = {
         changes=lambda value, data: Changes(model=partial(with_dropout, share=value)),
         color=BLACK,
         source="Srivastava et al. (2014)",
+        formula="a share s of the f_k is 0",
+        default=0.35,
     ),
     "weight_decay": Method(
         title="weight decay",
@@ -317,13 +448,24 @@ METHODS: dict[str, Method] = {
         changes=lambda value, data: Changes(settings={"optimizer": "adamw", "weight_decay": value}),
         color=BLACK,
         source="Loshchilov and Hutter (2019)",
+        formula="all weights times 1 - s rate, each step",
+        default=0.27,
     ),
-    "head_decay": _penalty("L2 of the head", _head_l2, BLACK),
+    "head_decay": _penalty(
+        "L2 of the head",
+        _head_l2,
+        BLACK,
+        formula="s/2 ‖θ‖²",
+        unchanged="shift rotation class",
+        default=0.001,
+    ),
     "learning_rate": Method(
         title="another learning rate",
         strength="rate",
         changes=lambda value, data: Changes(settings={"learning_rate": value}),
         color=BLACK,
+        formula="Adam's rate is s",
+        default=0.005,
     ),
     "mixup": Method(
         title="mixup",
@@ -335,6 +477,8 @@ METHODS: dict[str, Method] = {
         ),
         color=BLACK,
         source="Zhang et al. (2018)",
+        formula="a x_i + (1 - a) x_j, a ~ Beta(s, s)",
+        default=0.2,
     ),
     "sharpness_aware": Method(
         title="sharpness-aware steps",
@@ -342,6 +486,8 @@ METHODS: dict[str, Method] = {
         changes=lambda value, data: Changes(step=partial(sharpness_aware, radius=value)),
         color=BLACK,
         source="Foret et al. (2021)",
+        formula="the gradient at θ + s g / ‖g‖",
+        default=0.05,
     ),
     "averaged_weights": Method(
         title="averaged weights",
@@ -349,5 +495,7 @@ METHODS: dict[str, Method] = {
         changes=lambda value, data: Changes(averaging=value),
         color=BLACK,
         source="Izmailov et al. (2018)",
+        formula="the running mean θ̄ ← s θ̄ + (1 - s) θ is kept",
+        default=0.995,
     ),
 }

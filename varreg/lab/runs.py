@@ -162,9 +162,10 @@ class RunSpec(Settings):
             "strength": bool(method.strength),
         }.items():
             if (getattr(self, name) > 0) != needed:
+                allowed = f"positive, say {method.default:g}," if needed else "0"
                 raise ValueError(
-                    f"method {self.method!r} with {name}={getattr(self, name)}; it is "
-                    f"{'positive' if needed else '0'} for this method"
+                    f"method {self.method!r} with {name}={getattr(self, name)}; it is {allowed} "
+                    "for this method"
                 )
         if method.augments:
             object.__setattr__(self, "augment", True)

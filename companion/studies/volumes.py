@@ -1,0 +1,31 @@
+"""The main methods on volumes, AdrenalMNIST3D, each at the strength that other data sets chose.
+
+Nothing is tuned here: a strength is the ``default`` of its method, which validation images of the
+other data sets chose; see the page *The plan of the comparison*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from companion.studies.rivals_tuning import MAIN, Block, reference, tuned
+from varreg.lab.methods import METHODS
+from varreg.lab.runs import RunSpec
+
+STUDY = "volumes"
+SEEDS = range(3000, 3020)
+"""Used by no other study. Each draws a quarter of the training volumes of its own."""
+
+STRENGTHS = {name: METHODS[name].default for name in ("penalized", *MAIN)}
+
+BLOCK = Block("adrenalmnist3d", tuple(STRENGTHS), model="small_cnn_half")
+
+
+def specs() -> list[RunSpec]:
+    """List the runs, seed by seed, the reference first."""
+    settings = {reference(BLOCK, "tuned"): 0.0} | STRENGTHS
+    return [
+        dataclasses.replace(tuned(STUDY, BLOCK, name, strength, seed), train_share=0.25, draw=seed)
+        for seed in SEEDS
+        for name, strength in settings.items()
+    ]
