@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import words
+from companion.probes.labels import PARTS
 from companion.rivals import (
     DATA,
     MEASURES,
@@ -25,8 +26,9 @@ from companion.rivals import (
     said_strength,
     title,
     with_augmentation,
+    with_predictions,
 )
-from companion.studies import one_default
+from companion.studies import one_default, volumes
 from companion.studies.rivals_tuning import MAIN, reference
 from companion.tables import with_gaps
 from varreg.lab.ledger import Ledger
@@ -131,6 +133,25 @@ def recorded_defaults(results: Path | None = None) -> list[Compared]:
             mine = with_gaps(runs.loc[keys]).reset_index(drop=True)
             found.append(Compared(block, mine, one_default.STRENGTHS))
     return [with_augmentation(each, found) for each in found]
+
+
+def recorded_volumes(results: Path | None = None) -> list[Compared]:
+    """The block of ``volumes``, at the strengths of other data sets, once every run is recorded.
+
+    Args:
+        results: Folder of the ledgers; default: the recorded results.
+    """
+    ledger = Ledger(volumes.STUDY, results)
+    keys, runs = [spec.key for spec in volumes.specs()], ledger.runs()
+    if runs.empty or not set(keys) <= set(runs["key"]):
+        return []
+    mine = Compared(volumes.BLOCK, runs.set_index("key", drop=False).loc[keys], volumes.STRENGTHS)
+    return [with_predictions(mine, ledger.all_predictions(keys, PARTS), results)]
+
+
+def holds(found: Compared) -> dict[str, bool]:
+    """By method: does it lower cross-entropy and raise AUROC, each after Holm's correction?"""
+    return {row["method"]: row["lowers"] and row["raises"] for row in _stands(found.differences)}
 
 
 def outcomes(blocks: Sequence[Compared], defaults: Sequence[Compared] = ()) -> pd.DataFrame:

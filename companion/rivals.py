@@ -98,6 +98,7 @@ NETWORKS = {
     "small_cnn": "",
     "small_cnn_norm": ", batch normalization",
     "small_cnn_wide": ", three times as wide",
+    "small_cnn_half": ", half as wide",
 }
 
 
@@ -234,16 +235,33 @@ def recorded_blocks(results: Path | None = None) -> list[Compared]:
     for setting, every in methods.items():
         block = dataclasses.replace(setting, methods=every)
         wanted[block] = [spec.key for spec in rivals.block_specs(block, results) or ()]
-    said = ledger.all_predictions(itertools.chain(*wanted.values()), ("val", "test", "test_last"))
-    logits, found = {key: each["test"].logits for key, each in said.items()}, []
-    for block, keys in wanted.items():
-        split = DATASETS[block.dataset].get("split")
-        truth = {part: labels(block.dataset, split, part, results) for part in PARTS}
-        more = pd.DataFrame([measured(said[key], truth) for key in keys])
-        mine = pd.concat([with_gaps(runs.loc[keys]).reset_index(drop=True), more], axis=1)
-        strengths = chosen_strengths(block, results)
-        found.append(Compared(block, mine, strengths, logits, truth["test"]))
+    said = ledger.all_predictions(itertools.chain(*wanted.values()), (*PARTS, "test_last"))
+    found = [
+        with_predictions(
+            Compared(block, runs.loc[keys], chosen_strengths(block, results) or {}), said, results
+        )
+        for block, keys in wanted.items()
+    ]
     return [with_augmentation(each, found) for each in found]
+
+
+def with_predictions(
+    mine: Compared, said: Mapping[str, dict[str, Predictions]], results: Path | None = None
+) -> Compared:
+    """A block with what follows from the recorded logits of its runs.
+
+    Args:
+        mine: The block, its runs as in the ledger.
+        said: Predictions by key of a run and split, with all runs of the block among them.
+        results: Folder of the ledgers, where the labels are.
+    """
+    split = DATASETS[mine.block.dataset].get("split")
+    truth = {part: labels(mine.block.dataset, split, part, results) for part in PARTS}
+    keys = mine.runs["key"]
+    more = pd.DataFrame([measured(said[key], truth) for key in keys])
+    runs = pd.concat([with_gaps(mine.runs).reset_index(drop=True), more], axis=1)
+    logits = {key: each["test"].logits for key, each in said.items()}
+    return dataclasses.replace(mine, runs=runs, logits=logits, truth=truth["test"])
 
 
 def with_augmentation(mine: Compared, every: Sequence[Compared]) -> Compared:
@@ -271,7 +289,7 @@ def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict
     Returns:
         Brier score, AURC and AUGRC of the test images; the ``temperature`` that the validation
         images fit, and behind ``scaled_`` the metrics that it can change; behind ``last_`` those of
-        the weights of the last epoch.
+        the weights of the last epoch, where these were recorded.
     """
     task = "binary" if said["test"].logits.shape[1] == 1 else "multiclass"
     logits = {
@@ -279,7 +297,7 @@ def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict
     }
     target = {part: torch.tensor(values) for part, values in truth.items()}
     temperature = fit_temperature(logits["val"], target["val"], task)
-    scaled, last = (logits["test"] / temperature, target["test"], task), logits["test_last"]
+    scaled = (logits["test"] / temperature, target["test"], task)
     found = {
         **{
             f"test_{m}": value
@@ -289,9 +307,10 @@ def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict
         "scaled_cross_entropy": cross_entropy(*scaled),
         "scaled_ece": expected_calibration_error(*scaled),
         "scaled_brier": brier(*scaled),
-        "last_cross_entropy": cross_entropy(last, *scaled[1:]),
-        "last_auroc": auroc(last, *scaled[1:]),
     }
+    if "test_last" in said:
+        last = (logits["test_last"], *scaled[1:])
+        found |= {"last_cross_entropy": cross_entropy(*last), "last_auroc": auroc(*last)}
     # One temperature moves no image past another where there are two classes.
     return found if task == "binary" else found | {"scaled_auroc": auroc(*scaled)}
 

@@ -13,10 +13,11 @@ import pytest
 from scipy import stats
 
 from companion import over_datasets, rivals
-from companion.studies import one_default, rivals_tuning
+from companion.studies import one_default, rivals_tuning, volumes
 from companion.studies import rivals as study
 from companion.studies.rivals_tuning import CANDIDATES
 from varreg.lab.ledger import Ledger
+from varreg.lab.methods import METHODS
 from varreg.lab.predictions import Predictions
 from varreg.lab.statistics import holm
 
@@ -118,7 +119,7 @@ def of(blocks, dataset: str, augment=False, model="small_cnn"):
 
 
 def test_blocks_that_differ_in_their_methods_alone_are_one(every_block):
-    assert len(every_block) == 12 == len({each.name for each in every_block})
+    assert len(every_block) == 11 == len({each.name for each in every_block})
     skin = of(every_block, "ham10000")
     assert set(skin.strengths) == {*MAIN, *REST}
     assert not skin.runs.duplicated(["method", "seed"]).any()
@@ -143,10 +144,10 @@ def test_every_block_is_on_every_part_of_the_page(every_block):
         assert len(rivals.contrasts(each)) >= 3
     with_both = [each for each in every_block if "augmented" in set(each.runs["method"])]
     assert len(with_both) == 6  # three data sets
-    assert len(over_datasets.blocks_table(every_block)) == len(rivals.variation(every_block)) == 12
+    assert len(over_datasets.blocks_table(every_block)) == len(rivals.variation(every_block)) == 11
     told = rivals.facts(every_block)
     heads = {re.match(r"(.*)_methods$", name)[1] for name in told if name.endswith("_methods")}
-    assert len(heads) == 12
+    assert len(heads) == 11
     rivals.figure(every_block[:2]).canvas.draw()
 
 
@@ -210,7 +211,7 @@ def test_every_setting_has_its_ranks(every_block):
     shown = over_datasets.ranks_table(every_block)
     assert list(shown.columns) == [
         "Method",
-        "Small network, 5 data sets",
+        "Small network, 4 data sets",
         "Small network, augmented, 3 data sets",
         "Small network, batch normalization, 2 data sets",
         "Small network, three times as wide, 2 data sets",
@@ -238,14 +239,13 @@ def test_the_figure_shows_each_data_set_and_the_ranks(every_block):
         "PneumoniaMNIST",
         "HAM10000 by lesion",
         "phantom",
-        "AdrenalMNIST3D",
-        "5 data sets",
-        *[""] * 6,  # AUROC below
+        "4 data sets",
+        *[""] * 5,  # AUROC below
     ]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels[0] == "Feature L2"
     assert len(labels) == len(set(labels)) == len(MAIN) + 2  # no penalty, and as published
-    above, below = figure.axes[5], figure.axes[11]
+    above, below = figure.axes[4], figure.axes[9]
     assert above.get_xlabel() == "mean rank in cross-entropy"
     assert below.get_xlabel() == "mean rank in AUROC"
 
@@ -257,7 +257,7 @@ def test_the_higher_auroc_has_the_better_rank_and_what_is_off_is_crossed_in_both
         if (each.block.model, each.block.augment) == ("small_cnn", False)
     ]
     lines = over_datasets.figure(mine).axes
-    for measure, ranks, first in (("test_auroc", lines[11], 6), (rivals.PRIMARY, lines[5], 0)):
+    for measure, ranks, first in (("test_auroc", lines[9], 5), (rivals.PRIMARY, lines[4], 0)):
         order = [label.get_text() for label in lines[0].get_yticklabels()]
         table = over_datasets.means(mine, measure).rename(columns=rivals.title)[order]
         best = table.rank(axis=1, ascending=measure == rivals.PRIMARY).mean()
@@ -294,8 +294,8 @@ def test_a_default_is_counted_over_the_data_sets(every_block, defaults):
     every = over_datasets.counts(found).set_index(["one", "method"])
     chosen = every.loc[False]
     assert chosen.loc["feature_l2", ["beats", "of", "adds", "of_augmented"]].tolist() == [
-        5,
-        5,
+        4,
+        4,
         3,
         3,
     ]
@@ -315,12 +315,12 @@ def test_a_default_is_counted_over_the_data_sets(every_block, defaults):
         "within_class": False,
     }
     told = over_datasets.facts(every_block, defaults)
-    assert told["over_datasets"] == 5
+    assert told["over_datasets"] == 4
     assert told["over_tuned_one_beats"] == "2 of 4"
     assert told["over_feature_l2_chosen_adds"] == "3 of 3"
     assert told["over_reaches"] == "penalty, weight sets itself and feature L2"
     shown = over_datasets.counts_table(found).set_index("Method")
-    assert shown.loc["Feature L2", "Beats none, chosen on each"] == "5 of 5"
+    assert shown.loc["Feature L2", "Beats none, chosen on each"] == "4 of 4"
     assert (
         shown.loc["Penalized, best weight above 0", "Beats none, one strength for all"] == "2 of 4"
     )
@@ -355,6 +355,30 @@ def test_one_default_waits_for_all_runs_of_a_block(monkeypatch):
     monkeypatch.setattr(over_datasets, "Ledger", lambda study, results: FakeLedger([]))
     assert over_datasets.recorded_defaults() == []
     assert over_datasets.defaults_table([]).empty
+
+
+def test_volumes_are_a_block_at_the_strengths_of_other_data_sets(monkeypatch):
+    specs = volumes.specs()
+    monkeypatch.setattr(rivals, "labels", truth)
+    monkeypatch.setattr(over_datasets, "Ledger", lambda study, results: FakeLedger(specs))
+    (mine,) = over_datasets.recorded_volumes()
+    assert mine.name == "AdrenalMNIST3D, volumes, half as wide"
+    assert len(mine.runs) == len(specs)
+    assert {spec.draw for spec in specs} == {spec.seed for spec in specs}
+    found = mine.of(rivals.PRIMARY)
+    assert set(found.index) == {"penalized", *rivals_tuning.MAIN}
+    held = over_datasets.holds(mine)
+    assert held["feature_l2"]
+    assert held["tuned"]
+    assert not held["dropout"]
+    for method in found.index:
+        used = {spec.strength or spec.variance_weight for spec in specs if spec.method == method}
+        assert used == {METHODS[method].default} == {found.loc[method, "strength"]}
+    scaled = rivals.table(mine, ["test_cross_entropy", "scaled_cross_entropy", "last_auroc"])
+    assert list(scaled)[2:4] == ["Cross-entropy", "Cross-entropy after temperature"]
+    assert "AUROC, last epoch" not in scaled  # the weights of the last epoch are not recorded
+    monkeypatch.setattr(over_datasets, "Ledger", lambda study, results: FakeLedger(specs[1:]))
+    assert over_datasets.recorded_volumes() == []
 
 
 @pytest.mark.parametrize(("worse", "counted"), [("test_auroc", 0), (None, 1)])
