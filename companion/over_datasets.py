@@ -317,12 +317,15 @@ def variation(blocks: Sequence[Compared]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["Factor", "Share of the variation"])
 
 
-def facts(blocks: Sequence[Compared], defaults: Sequence[Compared]) -> dict[str, object]:
+def facts(
+    blocks: Sequence[Compared], defaults: Sequence[Compared], unseen: Sequence[Compared] = ()
+) -> dict[str, object]:
     """What the text says in numbers, by name.
 
     Args:
         blocks: Of the comparison.
         defaults: As from :func:`recorded_defaults`.
+        unseen: As from :func:`recorded_volumes`.
     """
     told: dict[str, object] = {"over_datasets": len({each.block.dataset for each in blocks})}
     found = outcomes(blocks, defaults)
@@ -333,12 +336,30 @@ def facts(blocks: Sequence[Compared], defaults: Sequence[Compared]) -> dict[str,
         told[f"over_{row.method}_{kind}_adds"] = _of(row.adds, row.of_augmented)
     for each in defaults:
         head = f"default_{each.block.dataset}{'_augmented' * each.block.augment}"
-        for measure in (PRIMARY, "test_auroc", "test_accuracy"):
-            for row in each.of(measure).itertuples():
-                text = words.interval(row.mean, row.low, row.high, signed=True)
-                told[f"{head}_{row.Index}_{measure}"] = text
+        told |= _differences(head, each, (PRIMARY, "test_auroc", "test_accuracy"))
+    for each in unseen:
+        told |= _differences("volumes", each, (PRIMARY, "test_auroc", "scaled_cross_entropy"))
+        first, images = each.of(PRIMARY), each.over_images
+        hold = [METHODS[name].title for name, does in holds(each).items() if does]
+        beyond = (images["p_holm"] < 0.05) & (images["mean"] < 0)
+        told |= {
+            "volumes_methods": len(first),
+            "volumes_seeds": int(first["n"].max()),
+            "volumes_lower": int(((first["p_holm"] < 0.05) & (first["mean"] < 0)).sum()),
+            "volumes_lower_images": int(beyond.sum()),
+            "volumes_hold": words.listed(hold) if hold else "none",
+        }
     reach = [METHODS[row.method].title for row in every.itertuples() if row.reaches and row.one]
     return told | {"over_reaches": words.listed(reach) if reach else "none"}
+
+
+def _differences(head: str, each: Compared, measures: Sequence[str]) -> dict[str, str]:
+    """By name, as said in the text."""
+    return {
+        f"{head}_{row.Index}_{measure}": words.interval(row.mean, row.low, row.high, signed=True)
+        for measure in measures
+        for row in each.of(measure).itertuples()
+    }
 
 
 def figure(

@@ -377,6 +377,12 @@ def test_volumes_are_a_block_at_the_strengths_of_other_data_sets(monkeypatch):
     scaled = rivals.table(mine, ["test_cross_entropy", "scaled_cross_entropy", "last_auroc"])
     assert list(scaled)[2:4] == ["Cross-entropy", "Cross-entropy after temperature"]
     assert "AUROC, last epoch" not in scaled  # the weights of the last epoch are not recorded
+    told = over_datasets.facts([], [], [mine])
+    assert told["volumes_methods"] == len(found)
+    assert told["volumes_lower"] == sum((found["p_holm"] < 0.05) & (found["mean"] < 0))
+    assert told["volumes_tuned_test_cross_entropy"] == found.loc["tuned", "text"].rstrip("*")
+    titles = [METHODS[name].title for name, does in held.items() if does]
+    assert told["volumes_hold"] == ", ".join(titles[:-1]) + " and " + titles[-1]
     monkeypatch.setattr(over_datasets, "Ledger", lambda study, results: FakeLedger(specs[1:]))
     assert over_datasets.recorded_volumes() == []
 
