@@ -23,6 +23,7 @@ from companion.rivals import (
     PRIMARY,
     Compared,
     forest,
+    named,
     said_strength,
     title,
     with_augmentation,
@@ -32,7 +33,6 @@ from companion.studies import one_default, volumes
 from companion.studies.rivals_tuning import MAIN, reference
 from companion.tables import with_gaps
 from varreg.lab.ledger import Ledger
-from varreg.lab.methods import METHODS
 from varreg.lab.statistics import holm, ranking, variance_shares
 
 #: On how many data sets a default must beat no penalty, and add to augmentation, by the plan.
@@ -224,14 +224,14 @@ def counts(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def counts_table(found: pd.DataFrame) -> pd.DataFrame:
-    """The counts as printed, a row a method; empty where fewer than two data sets are there.
+    """The counts as printed, a row a method that two data sets or more have.
 
     Args:
         found: As from :func:`outcomes`.
     """
     if found.empty or found["dataset"].nunique() < 2:
         return pd.DataFrame()
-    every = counts(found)
+    every = counts(found).query("of > 1")
     chosen, alike = (every[every["one"] == kind].set_index("method") for kind in (False, True))
     rows = []
     for method in dict.fromkeys([*alike.index, *chosen.index]):
@@ -264,11 +264,11 @@ def defaults_table(defaults: Sequence[Compared], measure: str = PRIMARY) -> pd.D
     for each in sorted(defaults, key=lambda each: each.block.augment):
         found = each.of(measure)
         for row, p in zip(found.itertuples(), holm(found["p"]), strict=True):
-            name = title(row.Index) + ", on top of augmentation" * each.block.augment
+            name = title(row.Index) + " + augmentation" * each.block.augment
             text = words.interval(row.mean, row.low, row.high, signed=True) + "*" * (p < 0.05)
             columns.setdefault(_short(each), {})[name] = text
     names = [
-        title(name) + ", on top of augmentation" * augment
+        title(name) + " + augmentation" * augment
         for augment in (False, True)
         for name in [*one_default.STRENGTHS, *([] if augment else ["augmented"])]
     ]
@@ -340,7 +340,7 @@ def facts(
     for each in unseen:
         told |= _differences("volumes", each, (PRIMARY, "test_auroc", "scaled_cross_entropy"))
         first, images = each.of(PRIMARY), each.over_images
-        hold = [METHODS[name].title for name, does in holds(each).items() if does]
+        hold = [named(name) for name, does in holds(each).items() if does]
         beyond = (images["p_holm"] < 0.05) & (images["mean"] < 0)
         told |= {
             "volumes_methods": len(first),
@@ -349,7 +349,7 @@ def facts(
             "volumes_lower_images": int(beyond.sum()),
             "volumes_hold": words.listed(hold) if hold else "none",
         }
-    reach = [METHODS[row.method].title for row in every.itertuples() if row.reaches and row.one]
+    reach = [named(row.method) for row in every.itertuples() if row.reaches and row.one]
     return told | {"over_reaches": words.listed(reach) if reach else "none"}
 
 

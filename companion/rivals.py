@@ -429,8 +429,7 @@ def contrasts(
         changes = [mean_change(compared.change(*trained, measure)) for measure in measures]
         if any(changes):
             names = " \u2212 ".join(
-                METHODS[name].title + " (off)" * is_off
-                for name, is_off in zip(pair, off, strict=True)
+                named(name) + " (off)" * is_off for name, is_off in zip(pair, off, strict=True)
             )
             rows.append((question, words.capital(names), *map(words.change, changes)))
     titles = [words.capital(MEASURES[measure][0]) for measure in measures]
@@ -497,7 +496,7 @@ def facts(blocks: Sequence[Compared]) -> dict[str, object]:
         rows = each.of(PRIMARY).query("n > 0 and reference != 'two_views'")
         stands = rows["p_holm"] < 0.05
         edge = [
-            METHODS[method].title
+            named(method)
             for method, strength in strengths.items()
             if strength in (CANDIDATES[method][0], CANDIDATES[method][-1])
         ]
@@ -507,7 +506,7 @@ def facts(blocks: Sequence[Compared]) -> dict[str, object]:
             "images": len(each.truth),
             "stand": int((stands & (rows["mean"] < 0)).sum()),
             "worse": int((stands & (rows["mean"] > 0)).sum()),
-            "best": METHODS[rows.index[0]].title,
+            "best": named(rows.index[0]),
             "edge": words.listed(edge) if edge else "none",
         }
         for row in each.differences.itertuples():
@@ -605,15 +604,20 @@ def _reads(n: int, *found: float) -> str:
     return reads(*found) if n else "off"
 
 
+def named(method: str) -> str:
+    """A method as printed within a sentence; a weight that validation chose is a fixed one here."""
+    return "penalty, fixed weight" if method == "tuned" else METHODS[method].title
+
+
 def title(method: str) -> str:
-    """A method as printed."""
-    return words.capital(METHODS[method].title)
+    """A method as printed on its own."""
+    return words.capital(named(method))
 
 
 def _named(method: str, against: str) -> str:
     """A method as printed, with its reference where that is not what it changes alone."""
     usual = METHODS[method].reference == "baseline"
-    return title(method) + f" (against {METHODS[against].title})" * (not usual)
+    return title(method) + f" (against {named(against)})" * (not usual)
 
 
 def _better(wins: float, improves: float, n: int) -> str:

@@ -321,9 +321,7 @@ def test_a_default_is_counted_over_the_data_sets(every_block, defaults):
     assert told["over_reaches"] == "penalty, weight sets itself and feature L2"
     shown = over_datasets.counts_table(found).set_index("Method")
     assert shown.loc["Feature L2", "Beats none, chosen on each"] == "4 of 4"
-    assert (
-        shown.loc["Penalized, best weight above 0", "Beats none, one strength for all"] == "2 of 4"
-    )
+    assert shown.loc["Penalty, fixed weight", "Beats none, one strength for all"] == "2 of 4"
     assert shown.loc["Weight decay", "Strengths chosen"] == "off"
 
 
@@ -333,7 +331,7 @@ def test_differences_at_one_strength_are_those_of_the_runs_with_holm_in_each_mea
         assert list(shown) == ["BreastMNIST", "PneumoniaMNIST", "HAM10000 by lesion", "phantom"]
         assert len(shown) == 2 * 4 + 1
         for each in defaults:
-            top = ", on top of augmentation" * each.block.augment
+            top = " + augmentation" * each.block.augment
             wide = each.runs.pivot(index="seed", columns="method", values=measure)
             own = "augmented" if each.block.augment else "baseline"
             names = [name for name in wide if name not in ("baseline", own)]
@@ -381,7 +379,7 @@ def test_volumes_are_a_block_at_the_strengths_of_other_data_sets(monkeypatch):
     assert told["volumes_methods"] == len(found)
     assert told["volumes_lower"] == sum((found["p_holm"] < 0.05) & (found["mean"] < 0))
     assert told["volumes_tuned_test_cross_entropy"] == found.loc["tuned", "text"].rstrip("*")
-    titles = [METHODS[name].title for name, does in held.items() if does]
+    titles = [rivals.named(name) for name, does in held.items() if does]
     assert told["volumes_hold"] == ", ".join(titles[:-1]) + " and " + titles[-1]
     monkeypatch.setattr(over_datasets, "Ledger", lambda study, results: FakeLedger(specs[1:]))
     assert over_datasets.recorded_volumes() == []

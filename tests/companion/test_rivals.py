@@ -177,7 +177,7 @@ def test_what_is_off_is_its_reference_where_two_methods_are_compared():
     chosen = {"tuned": 0.0, "dropout": 0.0, "within_class": 0.1}
     mine = compared({"baseline": 0.0, "within_class": -0.03}, chosen)
     (row,) = rivals.contrasts(mine, [rivals.PRIMARY]).to_dict("records")  # not off minus off
-    assert row["Difference"].endswith("\u2212 penalized, best weight above 0 (off)")
+    assert row["Difference"].endswith("\u2212 penalty, fixed weight (off)")
     gain = (wide(mine)["within_class"] - wide(mine)["baseline"]).mean()
     assert row["Cross-entropy"].startswith(f"{gain:+.3f}".replace("-", "\u2212"))
 
