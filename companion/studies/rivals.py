@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from companion.studies.rivals_tuning import (
     BLOCKS,
-    DATASETS,
     Block,
     chosen_strengths,
+    published,
     reference,
     tuned,
 )
 from varreg.lab.runs import MissingRunsError, RunSpec
-from varreg.loss import PUBLISHED
 
 STUDY = "rivals"
 SEEDS = range(20)
@@ -32,12 +31,11 @@ def block_specs(block: Block, results: str | None = None) -> list[RunSpec] | Non
         return None
     others = dict.fromkeys(reference(block, method) for method in block.methods)
     settings = [(name, 0.0) for name in others] + [(m, s) for m, s in strengths.items() if s]
-    published = {"model": block.model, **DATASETS[block.dataset], **PUBLISHED}
     found = []
     for seed in SEEDS:
         found += [tuned(STUDY, block, name, strength, seed) for name, strength in settings]
         if not block.augment:
-            found.append(RunSpec(study=STUDY, method="penalized", seed=seed, **published))
+            found.append(published(STUDY, block, seed))
     return list(dict.fromkeys(found))
 
 

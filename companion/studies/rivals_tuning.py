@@ -15,6 +15,7 @@ import pandas as pd
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
 from varreg.lab.runs import RunSpec
+from varreg.loss import PUBLISHED
 
 STUDY = "rivals_tuning"
 
@@ -121,6 +122,12 @@ def tuned(study: str, block: Block, method: str, strength: float, seed: int) -> 
     return RunSpec(
         study=study, method=method, model=block.model, seed=seed, augment=augment, **given
     )
+
+
+def published(study: str, block: Block, seed: int) -> RunSpec:
+    """A run of the penalty in the paper's setting, sampling and ``lambda_`` included."""
+    given = {"model": block.model, **DATASETS[block.dataset], **PUBLISHED}
+    return RunSpec(study=study, method="penalized", seed=seed, **given)
 
 
 def block_specs(block: Block) -> list[RunSpec]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from companion.studies.rivals_tuning import MAIN, Block, reference, tuned
+from companion.studies.rivals_tuning import MAIN, Block, published, reference, tuned
 from varreg.lab.methods import METHODS
 from varreg.lab.runs import RunSpec
 
@@ -16,16 +16,19 @@ STUDY = "volumes"
 SEEDS = range(3000, 3020)
 """Used by no other study. Each draws a quarter of the training volumes of its own."""
 
-STRENGTHS = {name: METHODS[name].default for name in ("penalized", *MAIN)}
+STRENGTHS = {name: METHODS[name].default for name in MAIN}
 
-BLOCK = Block("adrenalmnist3d", tuple(STRENGTHS), model="small_cnn_half")
+BLOCK = Block("adrenalmnist3d", MAIN, model="small_cnn_half")
 
 
 def specs() -> list[RunSpec]:
-    """List the runs, seed by seed, the reference first."""
+    """List the runs, seed by seed, the reference and the published setting first."""
     settings = {reference(BLOCK, "tuned"): 0.0} | STRENGTHS
     return [
-        dataclasses.replace(tuned(STUDY, BLOCK, name, strength, seed), train_share=0.25, draw=seed)
+        dataclasses.replace(spec, train_share=0.25, draw=seed)
         for seed in SEEDS
-        for name, strength in settings.items()
+        for spec in (
+            published(STUDY, BLOCK, seed),
+            *(tuned(STUDY, BLOCK, name, strength, seed) for name, strength in settings.items()),
+        )
     ]

@@ -20,6 +20,7 @@ from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
 from varreg.lab.predictions import Predictions
 from varreg.lab.statistics import holm
+from varreg.loss import PUBLISHED
 
 #: What is added to the cross-entropy; of every other method nothing.
 EFFECTS = {"feature_l2": -0.1, "tuned": -0.05, "self_setting": -0.05, "augmented": -0.02}
@@ -369,9 +370,12 @@ def test_volumes_are_a_block_at_the_strengths_of_other_data_sets(monkeypatch):
     assert held["feature_l2"]
     assert held["tuned"]
     assert not held["dropout"]
-    for method in found.index:
+    for method in rivals_tuning.MAIN:
         used = {spec.strength or spec.variance_weight for spec in specs if spec.method == method}
         assert used == {METHODS[method].default} == {found.loc[method, "strength"]}
+    for spec in specs:
+        if spec.method == "penalized":
+            assert {name: getattr(spec, name) for name in PUBLISHED} == PUBLISHED
     scaled = rivals.table(mine, ["test_cross_entropy", "scaled_cross_entropy", "last_auroc"])
     assert list(scaled)[2:4] == ["Cross-entropy", "Cross-entropy after temperature"]
     assert "AUROC, last epoch" not in scaled  # the weights of the last epoch are not recorded

@@ -86,7 +86,9 @@ class Method:
     ``v_k`` is the variance of a feature over the batch, ``w_k`` its part within the classes and
     ``V`` the mean of ``v_k``; ``s`` is the strength. Features are multiplied (``scale``), moved
     (``shift``) or turned (``rotation``), and the head makes up for it; or those of each class are
-    moved on their own (``class``), and the head stays.
+    moved on their own (``class``), and the head stays. Ratios of norms are averaged over steps and,
+    like what stands below a variance within the classes, have no gradient; running centers are
+    asked once they have followed.
 
     Attributes:
         title: In tables and figures.
@@ -96,7 +98,8 @@ class Method:
             below, what is added to the cross-entropy stays the same; empty where nothing is.
         default: The strength to start with, or the ``variance_weight``: of those that
             ``rivals_tuning`` tried, the one with the lowest mean validation cross-entropy over the
-            data sets (the small network, no augmentation); 0 if the method has none.
+            data sets (the small network, no augmentation), and the paper's own for its setting;
+            0 if the method has none.
         changes: Made from the strength and the data.
         color: In figures.
         source: Who proposed it, and when; empty for what is everybody's or this project's own.
@@ -225,7 +228,7 @@ METHODS: dict[str, Method] = {
         source="Athukorala (2025)",
         color=RED,
         weighted=True,
-        formula="s V over drawn features",
+        formula="s V of drawn features; CE times lambda",
         unchanged="shift",
         default=0.01,
     ),
@@ -260,7 +263,7 @@ METHODS: dict[str, Method] = {
         "weight: Esser et al. (2021)",
         weight=lambda rho: weights.WarmUp(weights.GradientRatio(rho), off=20, ramp=20),
         strength="rho",
-        formula="s V ‖∂CE/∂f‖ / ‖∂V/∂f‖ from step 20 on",
+        formula="s V ‖∂CE/∂f‖ / ‖∂V/∂f‖ faded in over steps 20 to 39",
         unchanged="scale shift rotation",
         default=0.027,
     ),
@@ -352,7 +355,7 @@ METHODS: dict[str, Method] = {
         penalties.variance_constancy,
         ORANGE,
         "Littwin and Wolf (2018)",
-        formula="s mean_k (1 - v_k / (v_k of the other half + 1))²",
+        formula="s mean_k (1 - v_k of one half / (v_k of the other + 1))²",
         unchanged="shift",
         default=0.01,
     ),
@@ -361,7 +364,7 @@ METHODS: dict[str, Method] = {
         penalties.vicreg_variance,
         ORANGE,
         "Bardes et al. (2022)",
-        formula="s mean_k max(0, 1 - √v_k)",
+        formula="s mean_k max(0, 1 - √(v_k + 0.0001))",
         unchanged="shift",
         default=0.01,
     ),
@@ -416,7 +419,7 @@ METHODS: dict[str, Method] = {
         changes=lambda value, data: Changes(transform=two_views),
         color=SKY,
         reference="augmented",
-        formula="each image augmented twice",
+        formula="half of the images, each augmented twice",
     ),
     "view_variance": _over_views(
         "feature variance over two views",
@@ -439,7 +442,7 @@ METHODS: dict[str, Method] = {
         changes=lambda value, data: Changes(model=partial(with_dropout, share=value)),
         color=BLACK,
         source="Srivastava et al. (2014)",
-        formula="a share s of the f_k is 0",
+        formula="a share s of the f_k is 0, the rest times 1 / (1 - s)",
         default=0.35,
     ),
     "weight_decay": Method(
