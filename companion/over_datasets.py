@@ -334,6 +334,8 @@ def facts(
         kind = "one" if row.one else "chosen"
         told[f"over_{row.method}_{kind}_beats"] = _of(row.beats, row.of)
         told[f"over_{row.method}_{kind}_adds"] = _of(row.adds, row.of_augmented)
+    if defaults:
+        told["over_weight"] = said_strength(defaults[0].strengths["tuned"])
     for each in defaults:
         head = f"default_{each.block.dataset}{'_augmented' * each.block.augment}"
         told |= _differences(head, each, (PRIMARY, "test_auroc", "test_accuracy"))

@@ -238,7 +238,7 @@ def recorded_blocks(results: Path | None = None) -> list[Compared]:
     said = ledger.all_predictions(itertools.chain(*wanted.values()), (*PARTS, "test_last"))
     found = [
         with_predictions(
-            Compared(block, runs.loc[keys], chosen_strengths(block, results) or {}), said, results
+            Compared(block, runs.loc[keys], chosen_strengths(block, results)), said, results
         )
         for block, keys in wanted.items()
     ]
@@ -260,6 +260,7 @@ def with_predictions(
     keys = mine.runs["key"]
     more = pd.DataFrame([measured(said[key], truth) for key in keys])
     runs = pd.concat([with_gaps(mine.runs).reset_index(drop=True), more], axis=1)
+    # Of all blocks: augmentation alone is a method of this one and a run of another.
     logits = {key: each["test"].logits for key, each in said.items()}
     return dataclasses.replace(mine, runs=runs, logits=logits, truth=truth["test"])
 
@@ -525,6 +526,7 @@ def facts(blocks: Sequence[Compared]) -> dict[str, object]:
         beside = PUBLISHED["variance_weight"] / PUBLISHED["lambda_"]
         if times := strengths.get("tuned", 0) / beside:
             told["times_published"] = f"{times:,.3g}"
+            told["weight"] = said_strength(strengths["tuned"])
         for part, share in explained(each.runs).items():
             told[f"explained_{part}"] = words.percent(share)
         network = block.model.removeprefix("small_cnn")  # "", or "_norm" and the like

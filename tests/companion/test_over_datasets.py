@@ -319,6 +319,7 @@ def test_a_default_is_counted_over_the_data_sets(every_block, defaults):
     assert told["over_datasets"] == 4
     assert told["over_tuned_one_beats"] == "2 of 4"
     assert told["over_feature_l2_chosen_adds"] == "3 of 3"
+    assert told["over_weight"] == f"{one_default.STRENGTHS['tuned']:g}"
     assert told["over_reaches"] == "penalty, weight sets itself and feature L2"
     shown = over_datasets.counts_table(found).set_index("Method")
     assert shown.loc["Feature L2", "Beats none, chosen on each"] == "4 of 4"

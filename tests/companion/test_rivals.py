@@ -187,6 +187,7 @@ def test_strengths_at_the_edge_of_the_range_are_named():
     told = rivals.facts([compared({"baseline": 0.0, "feature_l2": -0.03}, chosen)])
     assert told["rivals_breastmnist_edge"] == "feature L2 and dropout on the features"
     assert told["rivals_breastmnist_times_published"] == "125"
+    assert told["rivals_breastmnist_weight"] == "2.5"
 
 
 def test_numbers_of_images_in_names_are_those_of_medmnist():

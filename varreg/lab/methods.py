@@ -93,9 +93,9 @@ class Method:
     Attributes:
         title: In tables and figures.
         strength: What the ``strength`` of a run is; empty if the method has none.
-        formula: What is added to the cross-entropy, or done instead, see below.
-        unchanged: By which of the changes ``scale``, ``shift``, ``rotation`` and ``class``, see
-            below, what is added to the cross-entropy stays the same; empty where nothing is.
+        formula: What is added to the cross-entropy, or done instead, in the notation above.
+        unchanged: By which of the changes ``scale``, ``shift``, ``rotation`` and ``class``
+            what is added to the cross-entropy stays the same; empty where nothing is.
         default: The strength to start with, or the ``variance_weight``: of those that
             ``rivals_tuning`` tried, the one with the lowest mean validation cross-entropy over the
             data sets (the small network, no augmentation), and the paper's own for its setting;
