@@ -450,7 +450,6 @@ def _by_evidence(images: int | None, augmented: bool) -> tuple[Answer, list[str]
             by_data.setdefault(one.data, one)
     measured = list(by_data.values())
     near = [one for one in measured if away(one) <= math.log(FAR)]
-    answer: Answer = "unclear"
     reasons = []
     if not near:
         where = " on top of augmentation" if augmented else ""
@@ -459,16 +458,11 @@ def _by_evidence(images: int | None, augmented: bool) -> tuple[Answer, list[str]
         )
     shown = near or measured[:1]
     if augmented:
-        gains = [one.beside for one in shown if one.beside is not None]
         reasons += [
             f"{_on(one)} it changed test cross-entropy by {one.beside} beside augmentation."
             for one in shown
         ]
-        adds = [gain.mean <= -NEGLIGIBLE for gain in gains]
-        if near and all(adds):
-            answer = "try it"
-        elif near and not any(adds):
-            answer = "don't"
+        helps = [one.beside.mean <= -NEGLIGIBLE for one in shown if one.beside is not None]
     else:
         reasons += [
             f"{_on(one)} the penalty changed test cross-entropy by {one.cross_entropy} and AUROC "
@@ -477,10 +471,6 @@ def _by_evidence(images: int | None, augmented: bool) -> tuple[Answer, list[str]
             for one in shown
         ]
         helps = [one.cross_entropy.high < 0 for one in shown]
-        if near and all(helps):
-            answer = "try it"
-        elif near and not any(helps):
-            answer = "don't"
         more = [one for one in shown if one.augmentation.mean < one.cross_entropy.mean]
         if more:
             data = " and ".join(one.data for one in more)
@@ -491,7 +481,9 @@ def _by_evidence(images: int | None, augmented: bool) -> tuple[Answer, list[str]
         f"on BreastMNIST: {LONGER}. Compare on your validation images, with no penalty among the "
         "candidates."
     )
-    return answer, reasons
+    if not near or any(helps) != all(helps):
+        return "unclear", reasons
+    return "try it" if all(helps) else "don't", reasons
 
 
 def _on(one: Evidence) -> str:

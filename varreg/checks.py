@@ -87,7 +87,8 @@ def check_range(name: str, value: float, most: float = math.inf, *, ends: str = 
         Traceback (most recent call last):
         ValueError: share is 1; it must lie in (0, 1)
     """
-    check_number(name, value)
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be a number")
     above = value >= 0 if ends[0] == "[" else value > 0
     if not (above and (value <= most if ends[1] == "]" else value < most)):
         allowed = f"lie in {ends[0]}0, {most:g}{ends[1]}"
@@ -274,16 +275,6 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}; it must be True or False")
-
-
-def check_number(name: str, value: object) -> None:
-    """Refuse what is no real number; those of NumPy are.
-
-    Raises:
-        ValueError: With the name, and what was given.
-    """
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}; it must be a number")
 
 
 def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:

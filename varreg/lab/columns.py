@@ -10,6 +10,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from varreg.lab.csvtable import RESTORE, LedgerError, Table
 from varreg.lab.metrics import METRICS
 
@@ -152,11 +154,12 @@ def check_curves(curves: Table, runs: Table) -> None:
         _refuse_lost(curves, CURVE_COLUMNS)
     _check_values(curves, CURVE_COLUMNS[-1] if whole else None)
     epochs: dict[str, list[str]] = defaultdict(list)
-    for number, row in enumerate(curves.records()):
-        epoch = row.get("epoch", "")
-        if epoch and epoch in epochs[row["key"]]:
-            raise curves.refusal(number, f"is epoch {epoch} of run {row['key']} a second time")
-        epochs[row["key"]].append(epoch)
+    keys = curves.column("key") if curves.rows else []
+    given = curves.column("epoch") if "epoch" in curves.header else [""] * len(keys)
+    for number, (key, epoch) in enumerate(zip(keys, given, strict=True)):
+        if epoch and epoch in epochs[key]:
+            raise curves.refusal(number, f"is epoch {epoch} of run {key} a second time")
+        epochs[key].append(epoch)
     for row in runs.records():
         found = epochs[row["key"]]
         if whole:
@@ -213,6 +216,8 @@ def _check_values(table: Table, last: str | None) -> None:
         texts = table.column(name)
         needed = at <= end and name not in optional
         given = [text for text in texts if text]
+        if (len(given) == len(texts) or not needed) and _fit_at_once(name, given):
+            continue
         of_numbers = sum(_number(text) is not None for text in given) * 2 > len(given)
         for number, text in enumerate(texts):
             if not text and needed:
@@ -225,12 +230,38 @@ def _check_values(table: Table, last: str | None) -> None:
     _check_decimal_points(table)
 
 
+def _fit_at_once(name: str, texts: list[str]) -> bool:
+    """Whether all are numbers that the column can hold.
+
+    Where it says no, each value has to be looked at: a ledger of many runs is read at every run.
+    """
+    joined = "".join(texts)
+    if name in WHOLE:
+        return joined.isascii() and joined.isdigit()
+    try:
+        values = np.array([float(text) for text in texts])
+    except ValueError:
+        return False
+    if "_" in joined:
+        return False
+    if _is_amount(name):
+        return bool(((values >= 0) & (values < math.inf)).all())
+    split, _, measure = name.partition("_")
+    outside = (values < 0) | (values > 1 + 1e-6)
+    return not (split in SPLITS and measure in SHARES and outside.any())
+
+
+def _is_amount(name: str) -> bool:
+    split, _, measure = name.partition("_")
+    return name == "seconds" or (split in SPLITS and measure in AMOUNTS)
+
+
 def _wanted(name: str, text: str) -> str:
     """What a value of this name should have been, or nothing if it is."""
     split, _, measure = name.partition("_")
     if name in WHOLE:
         return "" if text.isascii() and text.isdigit() else "a whole number"
-    if name == "seconds" or (split in SPLITS and measure in AMOUNTS):
+    if _is_amount(name):
         number = _number(text)
         fits = number is not None and 0 <= number < math.inf
         return "" if fits else "a number of 0 or more"

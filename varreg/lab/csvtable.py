@@ -55,7 +55,8 @@ class Table:
 
     def grown(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
         """This table with more rows; ``header`` begins with the header that it has."""
-        padded = [row + [""] * (len(header) - len(row)) for row in self.rows]
+        more = [""] * (len(header) - len(self.header))
+        padded = [row + more for row in self.rows] if more else self.rows
         return Table(self.path, list(header), [*padded, *map(list, rows)], self.lines)
 
 

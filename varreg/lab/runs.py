@@ -693,8 +693,9 @@ def _rows(specs: Sequence[Job], ledgers: dict[str, Ledger]) -> pd.DataFrame:
     if not specs:
         return pd.DataFrame()
     found = {study: ledger.runs() for study, ledger in ledgers.items()}
+    keys = {study: set() if runs.empty else set(runs["key"]) for study, runs in found.items()}
     for spec in specs:
-        if found[spec.study].empty or spec.key not in set(found[spec.study]["key"]):
+        if spec.key not in keys[spec.study]:
             raise LedgerError(
                 f"{ledgers[spec.study].runs_path} no longer holds run {spec.key}: somebody deleted "
                 "it on the way. Restore the file, or give the same call again: it trains what is "

@@ -244,27 +244,14 @@ def assemble(
             raise DatasetError(f"the {part} part of {name} (split {split}) holds no image")
     target = torch.from_numpy(labels.astype(np.float32 if task == "multilabel" else np.int64))
     lesion = None if groups is None else torch.from_numpy(groups.astype(np.int64))
-    ends = list(accumulate(counts))
-    ids = None if ids is None else tuple(ids)
     train, val, test = (
-        Subset(*columns)
-        for columns in zip(
-            images.split(list(counts)),
-            target.split(list(counts)),
-            [None] * 3 if lesion is None else lesion.split(list(counts)),
-            [None] * 3 if ids is None else (ids[a:b] for a, b in pairwise([0, *ends])),
-            strict=True,
+        Subset(
+            images[start:end],
+            target[start:end],
+            None if lesion is None else lesion[start:end],
+            None if ids is None else tuple(ids[start:end]),
         )
+        for start, end in pairwise([0, *accumulate(counts)])
     )
-    return Dataset(
-        name,
-        task,
-        class_names,
-        size,
-        split,
-        train,
-        val,
-        test,
-        source,
-        content_hash(images_sha256, labels, counts),
-    )
+    sha256 = content_hash(images_sha256, labels, counts)
+    return Dataset(name, task, class_names, size, split, train, val, test, source, sha256)
