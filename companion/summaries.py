@@ -56,22 +56,26 @@ def counted(protocol: pd.DataFrame, experiment: str) -> dict[str, int]:
     return found
 
 
-def answer(chest: pd.DataFrame, skin: pd.DataFrame, grid: pd.DataFrame) -> dict[str, str]:
+def answer(
+    chest: pd.DataFrame, skin: pd.DataFrame, grid: pd.DataFrame, protocol: pd.DataFrame
+) -> dict[str, str]:
     """The phrases that the front page is made of: what the runs of the paper's network say.
 
     Args:
         chest: Rows of the study of that name.
         skin: Rows of the study of that name, one split.
         grid: Rows of the study of that name.
+        protocol: Rows of the study ``chest_paper``.
 
     Returns:
         ``published_*`` and ``augmentation_*`` for ``chest_loss``, ``chest_accuracy``,
-        ``skin_loss`` and ``skin_accuracy``: a verb phrase each. ``choice_chest`` and
+        ``skin_loss`` and ``skin_accuracy``, and ``augmentation_protocol_loss`` and
+        ``augmentation_protocol_auroc``: a verb phrase each. ``choice_chest`` and
         ``choice_skin``: what validation chooses where no penalty is a candidate, how many seeds
         would have chosen the same, and whether it can be told apart from the second best.
 
     Example:
-        >>> answer(pd.DataFrame(), pd.DataFrame(), pd.DataFrame())["choice_chest"]
+        >>> answer(*[pd.DataFrame()] * 4)["choice_chest"]
         'nothing yet'
     """
     wide, _ = tables.split_grid(tables.of_model(grid))
@@ -84,6 +88,11 @@ def answer(chest: pd.DataFrame, skin: pd.DataFrame, grid: pd.DataFrame) -> dict[
                 said[f"{word}_{name}_{short}"] = phrase
         picked = tables.choices(tables.of_datasets(wide, [dataset]))
         said[f"choice_{name}"] = " or ".join(map(_choice, picked.itertuples())) or "nothing yet"
+    for short, metric in (("loss", "test_cross_entropy"), ("auroc", "test_auroc")):
+        found = tables.difference(tables.of_model(protocol), metric, "augmented")
+        said[f"augmentation_protocol_{short}"] = verdicts.phrase(
+            found, f"the {tables.METRIC_NAMES[metric]}"
+        )
     return said
 
 

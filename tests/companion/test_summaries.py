@@ -7,7 +7,7 @@ from tests.companion.synthetic import EMPTY, HARMS, HELPS, grid, study
 
 @pytest.mark.parametrize("runs", [EMPTY, study(HELPS, seeds=1)], ids=["none", "one seed"])
 def test_too_few_runs_are_said_to_be_too_few(runs):
-    found = summaries.answer(runs, runs, EMPTY)
+    found = summaries.answer(runs, runs, EMPTY, runs)
     assert found.pop("choice_chest") == found.pop("choice_skin") == "nothing yet"
     assert all("too few recorded runs" in phrase for phrase in found.values())
     table = summaries.measures(runs)
@@ -17,10 +17,12 @@ def test_too_few_runs_are_said_to_be_too_few(runs):
 
 def test_the_answer_says_what_the_intervals_say():
     chest, skin = study(HELPS), study(HARMS)
-    found = summaries.answer(chest, skin, grid([(1.0, 1.0, 1.0)], test_best=(100.0, 1.0, 1.0)))
+    best = grid([(1.0, 1.0, 1.0)], test_best=(100.0, 1.0, 1.0))
+    found = summaries.answer(chest, skin, best, skin)
     assert found["published_chest_loss"].startswith("lowers the test cross-entropy by 0.0")
     assert found["published_skin_loss"].startswith("raises the test cross-entropy by 0.0")
     assert found["augmentation_chest_loss"].startswith("lowers the test cross-entropy by 0.0")
+    assert found["augmentation_protocol_loss"].startswith("lowers the test cross-entropy by 0.0")
     assert found["choice_chest"] == "a weight of 1 (3 of 3 seeds agree)"
     assert found["choice_skin"] == "nothing yet"
 
@@ -28,7 +30,7 @@ def test_the_answer_says_what_the_intervals_say():
 @pytest.mark.parametrize(("best", "text"), [(0.0, "no penalty"), (1.0, "a weight of 1")])
 def test_no_penalty_may_be_the_choice(best, text):
     runs = pd.concat([grid([(best, 1.0, 1.0)]), grid([(0.01, 1.0, 1.0)], dataset="ham10000")])
-    chosen = summaries.answer(EMPTY, EMPTY, runs)
+    chosen = summaries.answer(EMPTY, EMPTY, runs, EMPTY)
     assert chosen["choice_chest"].startswith(f"{text} (")
     assert chosen["choice_skin"].startswith("a weight of 0.01 (")
 
@@ -41,7 +43,7 @@ def test_a_choice_by_luck_is_said_to_be_one():
     runs = runs[runs["lambda_"].eq(1) & runs["feature_sampling_ratio"].eq(1)]
     assert sorted(runs["seed"].unique()) == [0, 1, 2]
     own = [losses[row.variance_weight][row.seed] for row in runs.itertuples()]
-    said = summaries.answer(EMPTY, EMPTY, runs.assign(val_cross_entropy=own))["choice_chest"]
+    said = summaries.answer(EMPTY, EMPTY, runs.assign(val_cross_entropy=own), EMPTY)["choice_chest"]
     assert said == "a weight of 1 (1 of 3 seeds agree; not told apart from no penalty)"
 
 
