@@ -14,7 +14,6 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion import style, when, words
@@ -60,17 +59,19 @@ class Measure(NamedTuple):
         title: As printed.
         better: +1 if more is better, -1 if less is, 0 if neither.
         digits: Decimals.
+        least: Smallest effect of interest of the plan; 0 where it names none.
     """
 
     title: str
     better: int = 0
     digits: int = 3
+    least: float = 0.0
 
 
 MEASURES = {
-    "cka": Measure("CKA between seeds", 1),
+    "cka": Measure("CKA between seeds", 1, least=0.05),
     "disagree": Measure("share of images on which two seeds disagree", -1),
-    "flipped": Measure("answers flipped by moving the marker", -1),
+    "flipped": Measure("answers flipped by moving the marker", -1, least=0.01),
     "flipped_removed": Measure("answers flipped by removing the marker", -1),
     "pull": Measure("pull of the marker, in deviations of the logits", -1, 2),
     "accuracy_aligned": Measure("accuracy, marker with the class"),
@@ -78,7 +79,7 @@ MEASURES = {
     "accuracy_without": Measure("accuracy without a marker", 1),
     "auroc_conflicting": Measure("AUROC, marker against the class", 1),
     "auroc_without": Measure("AUROC without a marker", 1),
-    "cam_lesion": Measure("share of Grad-CAM in the lesion", 1),
+    "cam_lesion": Measure("share of Grad-CAM in the lesion", 1, least=0.02),
     "cam_points": Measure("Grad-CAM points into the lesion", 1),
     "cam_marker": Measure("share of Grad-CAM at the markers", -1),
     "gradient_lesion": Measure("share of the gradient in the lesion", 1),
@@ -195,7 +196,8 @@ def differences(seeds: pd.DataFrame) -> pd.DataFrame:
         p_holm, text, said``. Holm's correction is over the methods of a data set, for primary
         outcomes; it is NaN for the others. A star in the text is its p below 0.05. ``said`` is
         what follows: *better*, *worse* or *no difference that could be seen*; with Holm for
-        primary outcomes, from the interval for others; *more* or *less* where neither is better.
+        primary outcomes, from the interval for others; *more* or *less* where neither is better;
+        *too little to matter* where the interval lies within the plan's smallest effect.
     """
     rows = []
     for dataset, mine in seeds.groupby("dataset", sort=False) if len(seeds) else ():
@@ -213,17 +215,19 @@ def differences(seeds: pd.DataFrame) -> pd.DataFrame:
                 row = {"dataset": dataset, "measure": name, "method": method, "p_holm": p}
                 row |= {key: getattr(each, key) for key in ("mean", "low", "high", "n", "p")}
                 row["text"] = words.change(each, measure.digits) + "*" * (p < 0.05)
-                row["said"] = _said(each.mean, each.p if math.isnan(p) else p, measure.better)
+                row["said"] = _said(each, each.p if math.isnan(p) else p, measure)
                 rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _said(mean: float, p: float, better: int) -> str:
+def _said(found: Interval, p: float, measure: Measure) -> str:
+    if -measure.least < found.low and found.high < measure.least:
+        return "too little to matter"
     if not p < 0.05:
         return "no difference that could be seen"
-    if not better:
-        return "more" if mean > 0 else "less"
-    return "better" if mean * better > 0 else "worse"
+    if not measure.better:
+        return "more" if found.mean > 0 else "less"
+    return "better" if found.mean * measure.better > 0 else "worse"
 
 
 def levels(seeds: pd.DataFrame, dataset: str) -> dict[str, str]:
@@ -334,11 +338,10 @@ def answer(found: pd.DataFrame) -> Figure:
         mine = found[found["measure"] == name]
         shown = [dataset for dataset in DATA if dataset in set(mine["dataset"])]
         for place, dataset in enumerate(shown):
-            rows = mine[mine["dataset"] == dataset].set_index("method")
-            for y, method in enumerate(OTHERS):
-                look = LOOKS[dataset] | {"color": _color(method)}
-                shift = (place - (len(shown) - 1) / 2) * 0.24
-                each = Interval(*rows.loc[method, ["mean", "low", "high", "n"]])
+            rows = mine[mine["dataset"] == dataset].set_index("method").loc[list(OTHERS)]
+            shift = (place - (len(shown) - 1) / 2) * 0.24
+            for y, each in enumerate(rows.itertuples()):
+                look = LOOKS[dataset] | {"color": _color(each.Index)}
                 style.bar(ax, each, y + shift, 2, **look)
         style.rows(ax, [_title(method) for method in OTHERS])
         ax.axvline(0, color="black", lw=0.8)
@@ -383,15 +386,11 @@ def inner(seeds: pd.DataFrame, epochs: pd.DataFrame, dataset: str = "breastmnist
             ax.plot(sizes[name].mean(), **_line(method))
     axes[0].set(xlabel="direction", ylabel="share of the variance", yscale="log")
     axes[0].set_xticks([1, *range(2, LEADING + 1, 2)])
-    _over_epochs(axes[1], "size of the features", "log")
-    _over_epochs(axes[2], "norm of the head", "linear")
+    axes[1].set(xlabel="epoch", ylabel="size of the features", yscale="log")
+    axes[2].set(xlabel="epoch", ylabel="norm of the head")
     entries = {_title(method): _line(method) for method in METHODS}
     style.legend(figure, entries, loc="outside lower center", ncols=3)
     return figure
-
-
-def _over_epochs(ax: Axes, label: str, scale: str) -> None:
-    ax.set(xlabel="epoch", ylabel=label, yscale=scale)
 
 
 def pictures(size: int = 64) -> Figure:

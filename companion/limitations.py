@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from companion import published, tables, verdicts, words
-from varreg.lab.statistics import Interval, wilson
+from varreg.lab.statistics import wilson
 
 #: Margins to try beside the one in use, as multiples of it.
 FACTORS = (0.5, 1.0, 2.0)
@@ -103,9 +103,7 @@ def margins_table(differences: pd.DataFrame) -> pd.DataFrame:
     for factor in FACTORS if len(differences) else ():
         margin = factor * verdicts.MARGIN
         said = [
-            verdicts.of_difference(
-                Interval(row.mean, row.low, row.high, row.n), tables.better(row.metric), margin
-            )
+            verdicts.of_difference(row, tables.better(row.metric), margin)
             for row in differences.itertuples()
         ]
         counts = {word: said.count(word) for word in verdicts.VERDICTS if word != "partly"}

@@ -265,7 +265,7 @@ def defaults_table(defaults: Sequence[Compared], measure: str = PRIMARY) -> pd.D
         found = each.of(measure)
         for row, p in zip(found.itertuples(), holm(found["p"]), strict=True):
             name = title(row.Index) + " + augmentation" * each.block.augment
-            text = words.interval(row.mean, row.low, row.high, signed=True) + "*" * (p < 0.05)
+            text = words.change(row) + "*" * (p < 0.05)
             columns.setdefault(_short(each), {})[name] = text
     names = [
         title(name) + " + augmentation" * augment
@@ -339,6 +339,9 @@ def facts(
     for each in defaults:
         head = f"default_{each.block.dataset}{'_augmented' * each.block.augment}"
         told |= _differences(head, each, (PRIMARY, "test_auroc", "test_accuracy"))
+        area = each.of("test_auroc")
+        for method, p in zip(area.index, holm(area["p"]), strict=True):
+            told[f"{head}_{method}_test_auroc_p"] = words.p_value(p)
     for each in unseen:
         told |= _differences("volumes", each, (PRIMARY, "test_auroc", "scaled_cross_entropy"))
         first, images = each.of(PRIMARY), each.over_images
@@ -358,7 +361,7 @@ def facts(
 def _differences(head: str, each: Compared, measures: Sequence[str]) -> dict[str, str]:
     """By name, as said in the text."""
     return {
-        f"{head}_{row.Index}_{measure}": words.interval(row.mean, row.low, row.high, signed=True)
+        f"{head}_{row.Index}_{measure}": words.change(row)
         for measure in measures
         for row in each.of(measure).itertuples()
     }

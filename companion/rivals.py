@@ -210,7 +210,7 @@ def _corrected(table: pd.DataFrame) -> pd.DataFrame:
 
 def _text(row: NamedTuple) -> str:
     star = "*" * (row.p_holm < 0.05)
-    return words.interval(row.mean, row.low, row.high, signed=True) + star if row.n else "off"
+    return words.change(row) + star if row.n else "off"
 
 
 def recorded_blocks(results: Path | None = None) -> list[Compared]:
@@ -491,7 +491,15 @@ def explained(runs: pd.DataFrame) -> dict[str, float]:
 
 def facts(blocks: Sequence[Compared]) -> dict[str, object]:
     """What the text of the page says in numbers, by name."""
-    found: dict[str, object] = {"rivals_blocks": len(blocks)}
+    recorded = [
+        any(
+            dataclasses.replace(planned, methods=each.block.methods) == each.block
+            and set(planned.methods) <= set(each.block.methods)
+            for each in blocks
+        )
+        for planned in BLOCKS
+    ]
+    found: dict[str, object] = {"rivals_recorded": sum(recorded), "rivals_planned": len(BLOCKS)}
     for each in blocks:
         block, strengths = each.block, each.strengths
         rows = each.of(PRIMARY).query("n > 0 and reference != 'two_views'")
@@ -512,14 +520,12 @@ def facts(blocks: Sequence[Compared]) -> dict[str, object]:
         }
         for row in each.differences.itertuples():
             if row.n and row.measure in TOLD:
-                said = words.interval(row.mean, row.low, row.high, signed=True)
-                told[f"{row.method}_{row.measure}"] = said
+                told[f"{row.method}_{row.measure}"] = words.change(row)
         images = each.over_images
         beyond = images[(images["p_holm"] < 0.05) & (images["mean"] < 0)]
         told["stand_images"] = int(beyond["method"].isin(rows.index).sum())
         for row in images[images["method"].isin(MAIN)].itertuples():
-            said = words.interval(row.mean, row.low, row.high, signed=True)
-            told[f"{row.method}_{row.measure}_images"] = said
+            told[f"{row.method}_{row.measure}_images"] = words.change(row)
         if apart := mean_change(each.change("tuned", "feature_l2", PRIMARY)):
             told["over_feature_l2"] = words.change(apart)
         # Beside the cross-entropy, which the paper halves.

@@ -357,10 +357,6 @@ def _shown(records: Records, study: str, method: str, metric: str) -> list[Part]
     return [replace(part, verdict="cannot be known")]
 
 
-def _unjudged(records: Records) -> list[Part]:
-    return []
-
-
 #: All rules but ``parts``, which rests on other claims.
 RULES: dict[str, Callable[..., list[Part]]] = {
     "number": _number,
@@ -374,7 +370,7 @@ RULES: dict[str, Callable[..., list[Part]]] = {
     "gap": _gap,
     "narrower": _narrower,
     "shown": _shown,
-    "unjudged": _unjudged,
+    "unjudged": lambda records: [],
 }
 
 

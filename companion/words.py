@@ -162,6 +162,8 @@ def level(found: Interval | None, digits: int = 3, *, signed: bool = False) -> s
 def change(found: Interval | None, digits: int = 3) -> str:
     """A difference with its interval, signed; a dash for ``None``.
 
+    A row with these columns will do as well.
+
     Example:
         >>> change(Interval(0.1, 0.05, 0.15, 5))
         '+0.100 [+0.050, +0.150]'

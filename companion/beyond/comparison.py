@@ -13,7 +13,7 @@ from companion import words
 from companion.beyond.effects import NAMES, TITLES, Pair, Section, of_specs, pairs, recorded
 from companion.studies import few_images, rivals
 from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
-from varreg.lab.methods import GREY, METHODS
+from varreg.lab.methods import METHODS
 
 PLAIN, AUGMENTED = BLOCKS[:2]
 
@@ -32,7 +32,7 @@ def _pair(name: str, method: str, against: str) -> Pair:
 def _than(method: str, other: str) -> Pair:
     """One method against another, which the figure over all sections leaves out."""
     title = f"{_title(method)}, against {_title(other)}"
-    return Pair(f"{method}_{other}", title, method, other, GREY, drawn=False)
+    return Pair(f"{method}_{other}", title, method, other, drawn=False)
 
 
 def _title(method: str) -> str:
@@ -53,23 +53,19 @@ def _runs(results: Path | None) -> pd.DataFrame:
     return runs.assign(method=runs["method"] + beside.map({True: " augmented", False: ""}))
 
 
-def sections(results: Path | None = None) -> dict[str, list[Section]]:
-    """The sections of each wish, where all of their runs are recorded."""
-    found: dict[str, list[Section]] = {"thresholds": [], "combination": [], "weight": []}
+def sections(results: Path | None = None) -> list[Section]:
+    """The sections of these wishes, where all of their runs are recorded."""
+    found = []
     runs = _runs(results)
     if len(runs):
         thresholds = [_pair(name, name, "baseline") for name in THRESHOLDS]
         thresholds += [_than(name, "tuned") for name in THRESHOLDS]
-        found["thresholds"].append(
-            Section("thresholds", "adaptive thresholds", runs, tuple(thresholds))
-        )
+        found.append(Section("thresholds", "adaptive thresholds", runs, tuple(thresholds)))
         beside = [_pair(name, f"{name} augmented", "augmented") for name in REGULARIZERS]
-        found["combination"].append(
-            Section("combination", "beside augmentation", runs, tuple(beside))
-        )
+        found.append(Section("combination", "beside augmentation", runs, tuple(beside)))
         weights = [_pair(name, name, "baseline") for name in ("tuned", "self_setting")]
         weights.append(_than("self_setting", "tuned"))
-        found["weight"].append(Section("weight", "choice of the weight", runs, tuple(weights)))
+        found.append(Section("weight", "choice of the weight", runs, tuple(weights)))
     listed = [
         spec
         for spec in few_images.specs()
@@ -82,12 +78,10 @@ def sections(results: Path | None = None) -> dict[str, list[Section]]:
             f"{TITLES['self_setting']}, against a fixed weight",
             "self_setting",
             "fixed",
-            GREY,
             drawn=False,
         ),
     )
-    found["weight"] += of_specs("carried", "carried to PneumoniaMNIST", listed, carried, results)
-    return found
+    return found + of_specs("carried", "carried to PneumoniaMNIST", listed, carried, results)
 
 
 def facts(results: Path | None = None) -> dict[str, object]:

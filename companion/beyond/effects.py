@@ -179,8 +179,7 @@ def facts(sections: Iterable[Section]) -> dict[str, object]:
         found[f"{head}_seeds"] = int(section.differences["n"].min())
         for row in section.differences.itertuples():
             measure = row.measure.removeprefix("test") * (row.measure != PRIMARY)
-            said = words.interval(row.mean, row.low, row.high, signed=True)
-            found[f"{head}_{row.pair}{measure}"] = said
+            found[f"{head}_{row.pair}{measure}"] = words.change(row)
             if row.measure == PRIMARY:
                 found[f"{head}_{row.pair}_says"] = SAYS[row.reads]
     return found

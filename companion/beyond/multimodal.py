@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from companion.beyond.effects import TITLES, Pair, Section, recorded_units
-from varreg.lab.methods import GREY
 
 COMPARED = (
     Pair("alone", TITLES["fixed"] + ", images alone", "images fixed", "images none"),
     Pair("fixed", TITLES["fixed"] + ", all features", "both fixed", "both none"),
     Pair("fixed_images", TITLES["fixed"] + ", image features", "both fixed_images", "both none"),
     Pair("self_setting", TITLES["self_setting"], "both self_setting", "both none"),
-    Pair("table", "the table, without a penalty", "both none", "images none", GREY, drawn=False),
+    Pair("table", "the table, without a penalty", "both none", "images none", drawn=False),
 )
 
 

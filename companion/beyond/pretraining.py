@@ -12,7 +12,6 @@ from companion.beyond.effects import NAMES, TITLES, Pair, Section, recorded, rec
 from companion.probes.pretraining import COMPARED as PENALTIES
 from companion.probes.pretraining import supervised
 from companion.records import details
-from varreg.lab.methods import GREY
 from varreg.lab.statistics import mean_interval
 
 COMPARED = (
@@ -24,7 +23,6 @@ COMPARED = (
         "pre-training, without a penalty",
         "pretrained none",
         "random none",
-        GREY,
         drawn=False,
     ),
     Pair(
@@ -32,7 +30,6 @@ COMPARED = (
         "pre-training, with the penalty",
         "pretrained fixed",
         "random fixed",
-        GREY,
         drawn=False,
     ),
 )

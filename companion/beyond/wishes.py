@@ -27,9 +27,8 @@ WISHES = (
 
 def sections(results: Path | None = None) -> dict[str, Section]:
     """Every section of which all runs are recorded, by name, in the order of the page."""
-    modules = (volumes, multimodal, pretraining, transformer)
+    modules = (volumes, multimodal, pretraining, transformer, comparison)
     listed = [section for module in modules for section in module.sections(results)]
-    listed += [each for found in comparison.sections(results).values() for each in found]
     return {section.name: section for section in listed}
 
 

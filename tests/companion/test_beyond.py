@@ -252,7 +252,7 @@ def test_features_of_a_data_set_of_which_a_unit_is_missing_are_not_shown(ledgers
 @pytest.fixture(scope="module")
 def compared():
     """The sections of the comparison, by name."""
-    found = {each.name: each for listed in comparison.sections().values() for each in listed}
+    found = {each.name: each for each in comparison.sections()}
     if set(found) != {"thresholds", "combination", "weight", "carried"}:
         pytest.skip("the comparison on BreastMNIST or few_images is not recorded")
     return found
@@ -349,7 +349,7 @@ def test_what_the_page_says_of_features_follows_from_the_units():
 
 
 def test_without_the_comparison_there_is_nothing(tmp_path):
-    assert comparison.sections(tmp_path) == {"thresholds": [], "combination": [], "weight": []}
+    assert comparison.sections(tmp_path) == []
     assert comparison.facts(tmp_path) == {}
 
 

@@ -158,8 +158,12 @@ def test_the_page_with_and_without_blocks():
         rivals.figure(blocks).canvas.draw()
         assert len(rivals.confidence(blocks)) == len(blocks)
         assert len(rivals.variation(blocks)) == len(blocks)
-        assert rivals.facts(blocks)["rivals_blocks"] == len(blocks)
+        # Three of eleven methods are no block of the plan.
+        assert rivals.facts(blocks)["rivals_recorded"] == 0
+    whole = dataclasses.replace(mine, block=BLOCKS[0])
+    assert rivals.facts([whole])["rivals_recorded"] == 1
     told = rivals.facts([mine])
+    assert told["rivals_planned"] == len(BLOCKS)
     assert told["rivals_breastmnist_best"] == "feature L2"
     assert (told["rivals_breastmnist_stand"], told["rivals_breastmnist_worse"]) == (1, 1)
 
