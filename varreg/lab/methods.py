@@ -302,7 +302,7 @@ METHODS: dict[str, Method] = {
         color=GREEN,
         formula="s mean_k max(0, v_k - median)",
         unchanged="shift",
-        default=12.5,
+        default=2.5,
     ),
     "head_weighted": _penalty(
         "variance weighted by the head",
@@ -318,7 +318,7 @@ METHODS: dict[str, Method] = {
         RED,
         formula="s mean_c Σ_k θ_ck² w_k",
         unchanged="scale shift class",
-        default=0.32,
+        default=0.08,
     ),
     "head_weighted_self": _penalty(
         "variance weighted by the head, weight sets itself",
@@ -378,7 +378,7 @@ METHODS: dict[str, Method] = {
         source="Wen et al. (2016)",
         formula="s/2 ⟨‖f - running mean of its class‖²⟩",
         unchanged="shift rotation class",
-        default=0.0125,
+        default=0.0025,
     ),
     # ------------------------------------------------------------ on the logits and the loss
     "logit_l2": _penalty(
@@ -433,7 +433,7 @@ METHODS: dict[str, Method] = {
         of_logits=True,
         formula="s mean_c var(z_c) over two views",
         unchanged="scale shift rotation class",
-        default=0.27,
+        default=0.01,
     ),
     # ------------------------------------------------------------ data, network, optimizer
     "dropout": Method(
@@ -481,7 +481,7 @@ METHODS: dict[str, Method] = {
         color=BLACK,
         source="Zhang et al. (2018)",
         formula="a x_i + (1 - a) x_j, a ~ Beta(s, s)",
-        default=0.2,
+        default=0.1,
     ),
     "sharpness_aware": Method(
         title="sharpness-aware steps",
@@ -490,7 +490,7 @@ METHODS: dict[str, Method] = {
         color=BLACK,
         source="Foret et al. (2021)",
         formula="the gradient at θ + s g / ‖g‖",
-        default=0.05,
+        default=0.02,
     ),
     "averaged_weights": Method(
         title="averaged weights",
@@ -499,6 +499,6 @@ METHODS: dict[str, Method] = {
         color=BLACK,
         source="Izmailov et al. (2018)",
         formula="the running mean θ̄ ← s θ̄ + (1 - s) θ is kept",
-        default=0.995,
+        default=0.9,
     ),
 }
