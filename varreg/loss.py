@@ -350,8 +350,8 @@ class VariancePenalizedLoss(PenalizedLoss):
         variance_weight: :math:`w \ge 0`. At 0 the total is exactly
             ``lambda_ * cross_entropy``. The default was chosen on validation images of four
             data sets, and lowered test cross-entropy and raised AUROC on three, in a small network
-            (the book's page *Should I use it?*). It belongs to its network: in another one choose it
-            anew, or ask :func:`varreg.advice.recommend`.
+            (the book's page *Should I use it?*). It belongs to its network: in another one choose
+            it anew, or ask :func:`varreg.advice.recommend`.
         feature_sampling_ratio: Share of the features drawn at every training step, in (0, 1].
         lambda_: :math:`\lambda > 0`, scale of the cross-entropy.
         generator: Source of the draws; the global one of PyTorch by default.
