@@ -337,11 +337,11 @@ def methods_table() -> pd.DataFrame:
 def table(compared: Compared, measures: Sequence[str]) -> pd.DataFrame:
     """Differences of a block as printed, the largest gain in the primary outcome first.
 
-    A star marks the primary outcome where Holm's p is below 0.05, and *reads* says what follows:
-    lower or higher than the reference, negligible, or unclear; *off* is a method that validation
-    turned off. *Better in* is the share of the seeds in which the primary outcome is better, and in
-    brackets that of all pairs of runs with different seeds. Measures that are not there are left
-    out.
+    Measures that are not there are left out. With the primary outcome come the strength, its
+    verdict and how often it is better. A star marks it where Holm's p is below 0.05, and *reads*
+    says what follows: lower or higher than the reference, negligible, or unclear; *off* is a method
+    that validation turned off. *Better in* is the share of the seeds in which it is better, and in
+    brackets that of all pairs of runs with different seeds.
     """
     measures = [measure for measure in measures if measure in compared.runs]
     rows = compared.of(PRIMARY).reset_index()
@@ -353,19 +353,20 @@ def table(compared: Compared, measures: Sequence[str]) -> pd.DataFrame:
         "Reads": (["n", "mean", "low", "high", "p_holm"], _reads),
         "Better in": (["wins", "improves", "n"], _better),
     }
-    return words.printed(rows.assign(**texts).fillna(dict.fromkeys(measures, words.DASH)), columns)
+    rows = rows.assign(**texts).fillna(dict.fromkeys(measures, words.DASH))
+    shown = words.printed(rows, columns)
+    return shown if PRIMARY in measures else shown.drop(columns=["Strength", "Reads", "Better in"])
 
 
-def confidence(blocks: Sequence[Compared]) -> pd.DataFrame:
+def confidence(compared: Compared) -> pd.DataFrame:
     """The gain in cross-entropy before and after a temperature, as printed, where there was one."""
+    first, after, area = map(compared.of, (PRIMARY, "scaled_cross_entropy", "test_auroc"))
     rows = []
-    for each in blocks:
-        first, after, area = map(each.of, (PRIMARY, "scaled_cross_entropy", "test_auroc"))
-        for method in first.index[(first["high"] < 0) & (first["n"] > 0)]:
-            left = words.percent(after.loc[method, "mean"] / first.loc[method, "mean"])
-            texts = [found.loc[method, "text"] for found in (first, after, area)]
-            rows.append((each.name, title(method), *texts, left))
-    columns = ["Block", "Method", "As trained", "After a temperature", "AUROC", "Left"]
+    for method in first.index[(first["high"] < 0) & (first["n"] > 0)]:
+        left = words.percent(after.loc[method, "mean"] / first.loc[method, "mean"])
+        texts = [found.loc[method, "text"] for found in (first, after, area)]
+        rows.append((title(method), *texts, left))
+    columns = ["Method", "As trained", "After a temperature", "AUROC", "Left"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -549,7 +550,7 @@ def figure(blocks: Sequence[Compared], measures: Sequence[str] = (PRIMARY, "test
     """
     methods = list(dict.fromkeys(name for each in blocks for name in each.of(PRIMARY).index))
     count = max(1, len(blocks) * len(measures))
-    size = (max(WIDTH, 2.2 + 2.4 * count), 0.6 + 0.27 * max(4, len(methods)))
+    size = (max(WIDTH, 3.2 + 1.6 * count), 0.6 + 0.27 * max(4, len(methods)))
     figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, sharey=True)
     columns = itertools.product(blocks, measures)
     for ax, (each, measure) in zip(axes[0], columns, strict=False):
@@ -589,7 +590,7 @@ def forest(ax: Axes, compared: Compared, measure: str, methods: Sequence[str]) -
         low, high = min(0.0, np.nanmin(ends)), max(0.0, np.nanmax(ends))
         room = 0.05 * max(high - low, 0.01)
         ax.set_xlim(low - room, high + room)
-    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.xaxis.set_major_locator(MaxNLocator(2))
     ax.set_xlabel(said)
     ax.grid(axis="y", visible=False)
 
@@ -631,7 +632,7 @@ def _named(method: str, against: str) -> str:
 
 
 def _better(wins: float, improves: float, n: int) -> str:
-    return f"{words.percent(wins)} of {n:.0f} ({words.percent(improves)})" if n else words.DASH
+    return f"{words.percent(wins)} ({words.percent(improves)})" if n else words.DASH
 
 
 def said_strength(value: float) -> str:

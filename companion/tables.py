@@ -642,6 +642,27 @@ def show(table: pd.DataFrame, raw: Sequence[str] = ()) -> HTML:
     return HTML(to_html(table, raw))
 
 
+def folded(named: Mapping[str, Sequence[pd.DataFrame]], *, first: bool = False) -> HTML:
+    """Print tables under names that open them.
+
+    Args:
+        named: Name -> the tables under it.
+        first: Show those under the first name from the start.
+
+    Example:
+        >>> folded({"all": [], "part": []}, first=True).data
+        '<details open><summary>all</summary></details><details><summary>part</summary></details>'
+    """
+    from IPython.display import HTML
+
+    parts = (
+        f"<details{' open' * (first and not place)}><summary>{html.escape(name)}</summary>"
+        f"{''.join(map(to_html, each))}</details>"
+        for place, (name, each) in enumerate(named.items())
+    )
+    return HTML("".join(parts))
+
+
 def data_name(dataset: str, split: str, size: int) -> str:
     """Name of a data set as printed.
 
@@ -656,9 +677,9 @@ def data_name(dataset: str, split: str, size: int) -> str:
 
 
 def _cell(text: str) -> str:
-    """Escaped; a mean and its interval stay on one line."""
+    """Escaped; an interval stays on one line, which may be below that of its mean."""
     escaped = html.escape(text)
-    return escaped.replace(" ", "&nbsp;") if "[" in text else escaped
+    return escaped.replace(", ", ",&nbsp;") if "[" in text else escaped
 
 
 def _chest_first(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:

@@ -146,6 +146,7 @@ def test_every_block_is_on_every_part_of_the_page(every_block):
     with_both = [each for each in every_block if "augmented" in set(each.runs["method"])]
     assert len(with_both) == 6  # three data sets
     assert len(over_datasets.blocks_table(every_block)) == len(rivals.variation(every_block)) == 11
+    assert len(over_datasets.main_table(every_block)) == 11
     told = rivals.facts(every_block)
     heads = {re.match(r"(.*)_methods$", name)[1] for name in told if name.endswith("_methods")}
     assert len(heads) == 11
@@ -228,6 +229,7 @@ def test_nothing_is_shown_over_a_single_data_set(every_block):
     assert over_datasets.counts_table(over_datasets.outcomes([])).empty
     assert over_datasets.variation([]).empty
     assert over_datasets.blocks_table([]).empty
+    assert over_datasets.main_table([]).empty
     assert over_datasets.facts([], [])["over_datasets"] == 0
 
 
