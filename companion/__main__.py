@@ -53,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
     run = commands.add_parser("run", help="train and record what a study or probe lacks")
-    run.add_argument("study", choices=(*STUDIES, *PROBES))
+    names = (*STUDIES, *PROBES)
+    run.add_argument("study", choices=names, metavar="STUDY", help=f"one of {', '.join(names)}")
     run.add_argument("--limit", type=int, help="record at most so many runs, then stop")
     where = run.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=int, default=1, help="processes at a time, -1: one a core")

@@ -114,7 +114,9 @@ def blocks_table(blocks: Sequence[Compared]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main_table(blocks: Sequence[Compared], methods: Sequence[str] = MAIN[:5]) -> pd.DataFrame:
+def main_table(
+    blocks: Sequence[Compared], methods: Sequence[str] = tuple(one_default.STRENGTHS)
+) -> pd.DataFrame:
     """A row a block as printed: what some of the methods change in the primary outcome."""
     rows = []
     for each in blocks:

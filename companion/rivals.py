@@ -40,7 +40,7 @@ from companion.style import WIDTH
 from companion.tables import by_seed, mean_change, recalls, with_gaps
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.ledger import Ledger
-from varreg.lab.methods import METHODS
+from varreg.lab.methods import GREEN, METHODS
 from varreg.lab.metrics import (
     auroc,
     brier,
@@ -550,7 +550,7 @@ def figure(blocks: Sequence[Compared], measures: Sequence[str] = (PRIMARY, "test
     """
     methods = list(dict.fromkeys(name for each in blocks for name in each.of(PRIMARY).index))
     count = max(1, len(blocks) * len(measures))
-    size = (max(WIDTH, 3.2 + 1.6 * count), 0.6 + 0.27 * max(4, len(methods)))
+    size = (max(WIDTH, 3.2 + 1.25 * count), 0.6 + 0.27 * max(4, len(methods)))
     figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, sharey=True)
     columns = itertools.product(blocks, measures)
     for ax, (each, measure) in zip(axes[0], columns, strict=False):
@@ -584,7 +584,7 @@ def forest(ax: Axes, compared: Compared, measure: str, methods: Sequence[str]) -
             ax.plot(0, methods.index(name), "x", color=METHODS[name].color, ms=5)
     ax.axvline(0, color="black", lw=0.8)
     side = 1 if more else -1
-    ax.axvspan(*sorted((0, side * 10)), color="#009E73", alpha=0.07, lw=0, zorder=0)
+    ax.axvspan(*sorted((0, side * 10)), color=GREEN, alpha=0.07, lw=0, zorder=0)
     ends = rows[["low", "high"]].to_numpy()
     if len(ends):
         low, high = min(0.0, np.nanmin(ends)), max(0.0, np.nanmax(ends))

@@ -72,7 +72,7 @@ HINDSIGHT_METRICS = ["test_cross_entropy", "val_cross_entropy", "test_accuracy",
 #: A comparison is made within one of these: same data, same split, same network.
 GROUP = ["dataset", "split", "size", "model"]
 #: What is compared where nothing else is asked for: method and reference.
-PAIRS = (("penalized", "baseline"), ("tuned", "baseline"), ("augmented", "baseline"))
+PAIRS = tuple((name, each.reference) for name, each in METHODS.items() if name != each.reference)
 #: The fields that make a setting of the penalty.
 SETTING = ["variance_weight", "feature_sampling_ratio", "lambda_"]
 #: The setting of a run without a penalty, a candidate wherever a setting is chosen.
@@ -160,7 +160,7 @@ def difference(
     Args:
         runs: Rows of a ledger, of one data set, split and network.
         metric: A column, as in ``"test_auroc"``.
-        method: A method of :data:`varreg.lab.runs.METHODS`.
+        method: A method of :data:`varreg.lab.methods.METHODS`.
         reference: The method compared with.
 
     Returns:

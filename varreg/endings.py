@@ -54,7 +54,7 @@ def _sentence(error: Exception) -> str:
     first = message.strip().splitlines()[0] if message.strip() else "no more is known"
     return (
         f"{type(error).__name__}: {first}. This was not foreseen; what was finished is recorded, "
-        "and python -X dev -m varreg ... shows where it happened"
+        "and the same command with python -X dev shows where it happened"
     )
 
 

@@ -154,7 +154,7 @@ def test_an_error_that_nobody_foresaw_is_one_sentence(capsys, monkeypatch, small
     monkeypatch.setattr(command_line, "run_all", fail)
     told = fails(capsys, "run", "chest")
     assert told.startswith("varreg: RuntimeError: the drum broke. This was not foreseen; ")
-    assert "python -X dev -m varreg" in told
+    assert "with python -X dev" in told
 
 
 def test_a_cluster_that_does_not_answer(capsys, monkeypatch, small_studies):

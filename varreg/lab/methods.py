@@ -378,7 +378,7 @@ METHODS: dict[str, Method] = {
         source="Wen et al. (2016)",
         formula="s/2 ⟨‖f - running mean of its class‖²⟩",
         unchanged="shift rotation class",
-        default=0.0025,
+        default=0.0125,
     ),
     # ------------------------------------------------------------ on the logits and the loss
     "logit_l2": _penalty(
@@ -460,7 +460,7 @@ METHODS: dict[str, Method] = {
         BLACK,
         formula="s/2 ‖θ‖²",
         unchanged="shift rotation class",
-        default=0.001,
+        default=0.004,
     ),
     "learning_rate": Method(
         title="another learning rate",
@@ -468,7 +468,7 @@ METHODS: dict[str, Method] = {
         changes=lambda value, data: Changes(settings={"learning_rate": value}),
         color=BLACK,
         formula="Adam's rate is s",
-        default=0.005,
+        default=0.002,
     ),
     "mixup": Method(
         title="mixup",
@@ -499,6 +499,6 @@ METHODS: dict[str, Method] = {
         color=BLACK,
         source="Izmailov et al. (2018)",
         formula="the running mean θ̄ ← s θ̄ + (1 - s) θ is kept",
-        default=0.9,
+        default=0.995,
     ),
 }
