@@ -1,4 +1,4 @@
-"""Figures of the studies: curves, differences, published numbers, the grid, the ambiguities.
+"""Figures of the studies: curves, differences, published numbers, the grid.
 
 Bands and bars are 95 % t intervals over seeds. Every function takes rows of a ledger (or a table
 made from them), draws, and returns the figure; without rows it says so instead of failing, so that
@@ -8,7 +8,6 @@ a book can be built while a study is still running.
 from __future__ import annotations
 
 import itertools
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -23,13 +22,12 @@ from matplotlib.ticker import MaxNLocator
 from companion import style, tables
 from companion.published import Number
 from companion.records import details
-from companion.sensitivity import same_text
-from companion.studies.ambiguities import AS_RELEASED
 from companion.style import COLORS, WIDTH, bar, legend, say_empty
 from companion.words import capital
+from varreg.lab.methods import GREEN
 from varreg.lab.statistics import mean_interval
 
-PALER, BETTER, IDLE = "#A0A0A0", "#009E73", "#999999"
+PALER = "#A0A0A0"
 MODEL_STYLE = {"paper_cnn": {"marker": "o"}, "small_cnn": {"marker": "D", "fillstyle": "none"}}
 
 
@@ -354,38 +352,6 @@ def images(rows: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
     return figure
 
 
-def sensitivity_forest(effects: pd.DataFrame, metric: str = "test_cross_entropy") -> Figure:
-    """What every choice does to the baseline, and what the penalty does under it.
-
-    Bars are 95 % intervals. Hollow marks are the released protocol, from which the others differ
-    in one thing; the band repeats its interval. Grey are choices that give the same runs as another
-    one. The shaded side of zero is better. Every panel has a scale of its own.
-
-    Args:
-        effects: As from :func:`companion.sensitivity.effects`; a row of panels an experiment.
-        metric: The metric that they were made for.
-    """
-    if effects.empty:
-        return style.empty()
-    groups = effects.groupby("experiment", sort=False)
-    heights = [len(group) + 1 for _, group in groups]
-    shape = len(groups), 2, 0.36 * sum(heights) + 1.1
-    figure, axes = style.panels(*shape, wider=0.8, height_ratios=heights)
-    for (left, right), (experiment, group) in zip(axes, groups, strict=True):
-        left.set_title(f"{experiment.capitalize()}, {group['seeds'].min()} seeds")
-        _reading_panel(left, group, "level_move", COLORS["baseline"])
-        _reading_panel(right, group, "effect", COLORS["penalized"])
-        right.set_yticks(range(len(group)), [""] * len(group))
-    for ax in axes.flat:
-        limits = ax.get_xlim()
-        _shade_better(ax, metric, 0.08)
-        ax.set_xlim(limits)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-    axes[-1, 0].set_xlabel(f"Change of the baseline's\n{tables.METRIC_NAMES[metric]}")
-    axes[-1, 1].set_xlabel(f"Effect of the penalty on\n{tables.METRIC_NAMES[metric]}")
-    return figure
-
-
 def _curve(
     ax: Axes,
     epochs: pd.DataFrame,
@@ -421,40 +387,10 @@ def _forest_panel(
         y = methods.index(row.method) + shifts.get(row.model, 0.0)
         bar(ax, row, y, 2.2, ms=6.5, mew=1.8, **_model_mark(row.model, COLORS[row.method]))
     ax.set_xlim(limits or _reach(table))
-    _shade_better(ax, metric, 0.07)
+    style.shade_better(ax, tables.better(metric))
     names = [tables.METHOD_NAMES[method].replace(", ", ",\n") for method in methods]
     style.rows(ax, [capital(name) for name in names])
     ax.xaxis.set_major_locator(MaxNLocator(3 if limits else 4))
-
-
-def _reading_panel(ax: Axes, group: pd.DataFrame, column: str, color: str) -> None:
-    ax.axvline(0, color="black", lw=1)
-    for place, row in enumerate(group.to_dict("records")):
-        found, released = row[column], row["choice"] == AS_RELEASED
-        tint = IDLE if row["same_as"] else color
-        if found is None:  # the released protocol does not differ from itself
-            ax.plot(0, place, "o", color=color, ms=7, mfc="white", zorder=3)
-            continue
-        if released and found.n > 1:
-            ax.axvspan(found.low, found.high, color=IDLE, alpha=0.25, lw=0, zorder=0)
-        face = "white" if released else tint
-        bar(ax, found, place, 2.5, color=tint, marker="o", ms=7, mfc=face)
-        if row["same_as"] and column == "level_move":
-            look = {"fontsize": "small", "color": "#666666", "va": "center"}
-            text, at = same_text(row["same_as"]), (found.mean, place)
-            ax.annotate(text, at, (8, 0), textcoords="offset points", **look)
-    ax.margins(x=0.08)
-    style.rows(ax, [_label(row) for row in group.to_dict("records")], 0.4, 0.6)
-
-
-def _label(row: dict[str, object]) -> str:
-    text = row["choice"] if row["choice"] == AS_RELEASED else f"{row['topic']}: {row['choice']}"
-    return "\n".join(textwrap.wrap(str(text), 30))
-
-
-def _shade_better(ax: Axes, metric: str, alpha: float) -> None:
-    """Colour the side of zero on which the metric improves."""
-    ax.axvspan(*sorted((0, 10 * tables.better(metric))), color=BETTER, alpha=alpha, lw=0, zorder=0)
 
 
 def _reach(table: pd.DataFrame) -> tuple[float, float]:
@@ -482,7 +418,7 @@ def _models(table: pd.DataFrame) -> list[str]:
 def _model_legend(figure: Figure, table: pd.DataFrame) -> None:
     grey = COLORS["baseline"]
     marks = {tables.MODEL_NAMES[model]: _model_mark(model, grey) for model in _models(table)}
-    better = {"better": Rectangle((0, 0), 1, 1, color=BETTER, alpha=0.15)}
+    better = {"better": Rectangle((0, 0), 1, 1, color=GREEN, alpha=0.15)}
     legend(figure, marks | better, ncols=4)
 
 

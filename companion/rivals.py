@@ -40,7 +40,7 @@ from companion.style import WIDTH
 from companion.tables import by_seed, mean_change, recalls, with_gaps
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.ledger import Ledger
-from varreg.lab.methods import GREEN, METHODS
+from varreg.lab.methods import METHODS
 from varreg.lab.metrics import (
     auroc,
     brier,
@@ -576,15 +576,13 @@ def forest(ax: Axes, compared: Compared, measure: str, methods: Sequence[str]) -
     rows = rows[rows.index.isin(list(methods))]
     for row in rows.itertuples():
         place, color = methods.index(row.Index), METHODS[row.Index].color
-        ax.plot([row.low, row.high], [place, place], color=color, lw=2)
-        filled = style.filled(row, corrected=measure == PRIMARY)
-        ax.plot(row.mean, place, "o", color=color, ms=6, mfc=color if filled else "white")
+        face = color if style.filled(row, corrected=measure == PRIMARY) else "white"
+        style.bar(ax, row, place, 2, color=color, marker="o", ms=6, mfc=face)
     for name, strength in compared.strengths.items():
         if not strength and name in methods:
             ax.plot(0, methods.index(name), "x", color=METHODS[name].color, ms=5)
     ax.axvline(0, color="black", lw=0.8)
-    side = 1 if more else -1
-    ax.axvspan(*sorted((0, side * 10)), color=GREEN, alpha=0.07, lw=0, zorder=0)
+    style.shade_better(ax, 1 if more else -1)
     ends = rows[["low", "high"]].to_numpy()
     if len(ends):
         low, high = min(0.0, np.nanmin(ends)), max(0.0, np.nanmax(ends))

@@ -10,11 +10,15 @@ count as one reading with it.
 from __future__ import annotations
 
 import math
+import textwrap
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from companion import verdicts, words
+from companion import style, verdicts, words
 from companion.studies.ambiguities import ALTERNATIVES, AS_RELEASED, keys
 from companion.tables import METRIC_NAMES, better, by_seed, mean_change
 from varreg.lab.columns import METRIC_COLUMNS
@@ -23,6 +27,8 @@ from varreg.lab.statistics import Interval, holm, mean_interval
 #: The paired differences in a row of :func:`effects`, in the order of the printed table.
 DIFFERENCES = ("level_move", "effect", "effect_move")
 COLUMNS = ("experiment", "topic", "choice", "source", "seeds", "same_as", "level", *DIFFERENCES)
+#: Colour of a choice that gives the runs of another one.
+IDLE = "#999999"
 #: What is said of a choice that gives the runs of the released protocol.
 SAME = "changes nothing here"
 
@@ -147,6 +153,38 @@ def summary(found: pd.DataFrame, metric: str = "test_cross_entropy") -> pd.DataF
     return pd.DataFrame(rows)
 
 
+def forest(effects: pd.DataFrame, metric: str = "test_cross_entropy") -> Figure:
+    """What every choice does to the baseline, and what the penalty does under it.
+
+    Bars are 95 % intervals. Hollow marks are the released protocol, from which the others differ
+    in one thing; the band repeats its interval. Grey are choices that give the same runs as another
+    one. The shaded side of zero is better. Every panel has a scale of its own.
+
+    Args:
+        effects: As from :func:`effects`; a row of panels an experiment.
+        metric: The metric that they were made for.
+    """
+    if effects.empty:
+        return style.empty()
+    groups = effects.groupby("experiment", sort=False)
+    heights = [len(group) + 1 for _, group in groups]
+    shape = len(groups), 2, 0.36 * sum(heights) + 1.1
+    figure, axes = style.panels(*shape, wider=0.8, height_ratios=heights)
+    for (left, right), (experiment, group) in zip(axes, groups, strict=True):
+        left.set_title(f"{experiment.capitalize()}, {group['seeds'].min()} seeds")
+        _reading_panel(left, group, "level_move", style.COLORS["baseline"])
+        _reading_panel(right, group, "effect", style.COLORS["penalized"])
+        right.set_yticks(range(len(group)), [""] * len(group))
+    for ax in axes.flat:
+        limits = ax.get_xlim()
+        style.shade_better(ax, better(metric))
+        ax.set_xlim(limits)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    axes[-1, 0].set_xlabel(f"Change of the baseline's\n{METRIC_NAMES[metric]}")
+    axes[-1, 1].set_xlabel(f"Effect of the penalty on\n{METRIC_NAMES[metric]}")
+    return figure
+
+
 def same_text(choice: str) -> str:
     """What is said of a choice that gives the runs of another one."""
     return SAME if choice == AS_RELEASED else f"as {choice}"
@@ -170,3 +208,28 @@ def _outcomes(mine: pd.DataFrame) -> tuple:
 def _side(interval: Interval) -> int:
     """On which side of zero the whole interval lies, 0 for neither; a single run has none."""
     return int(interval.low > 0) - int(interval.high < 0)
+
+
+def _reading_panel(ax: Axes, group: pd.DataFrame, column: str, color: str) -> None:
+    ax.axvline(0, color="black", lw=1)
+    for place, row in enumerate(group.to_dict("records")):
+        found, released = row[column], row["choice"] == AS_RELEASED
+        tint = IDLE if row["same_as"] else color
+        if found is None:  # the released protocol does not differ from itself
+            ax.plot(0, place, "o", color=color, ms=7, mfc="white", zorder=3)
+            continue
+        if released and found.n > 1:
+            ax.axvspan(found.low, found.high, color=IDLE, alpha=0.25, lw=0, zorder=0)
+        face = "white" if released else tint
+        style.bar(ax, found, place, 2.5, color=tint, marker="o", ms=7, mfc=face)
+        if row["same_as"] and column == "level_move":
+            look = {"fontsize": "small", "color": "#666666", "va": "center"}
+            text, at = same_text(row["same_as"]), (found.mean, place)
+            ax.annotate(text, at, (8, 0), textcoords="offset points", **look)
+    ax.margins(x=0.08)
+    style.rows(ax, [_label(row) for row in group.to_dict("records")], 0.4, 0.6)
+
+
+def _label(row: dict[str, object]) -> str:
+    text = row["choice"] if row["choice"] == AS_RELEASED else f"{row['topic']}: {row['choice']}"
+    return "\n".join(textwrap.wrap(str(text), 30))

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from varreg.lab.machine import checkout
-from varreg.lab.methods import BLUE, METHODS, RED
+from varreg.lab.methods import BLUE, GREEN, METHODS, RED
 from varreg.lab.statistics import Interval
 
 PALE = "#DDDDDD"
@@ -101,6 +101,11 @@ def bar(ax: Axes, found: Interval, y: float, width: float, **marker: Any) -> Non
     """An interval as a line of so many points, and its mean as a mark."""
     ax.plot([found.low, found.high], [y, y], color=marker["color"], lw=width)
     ax.plot(found.mean, y, ls="", **marker)
+
+
+def shade_better(ax: Axes, side: int) -> None:
+    """Colour the better side of zero: +1 for the right one, -1 for the left one."""
+    ax.axvspan(*sorted((0, 10 * side)), color=GREEN, alpha=0.07, lw=0, zorder=0)
 
 
 def filled(found: Any, *, corrected: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,24 @@ def test_the_method_imports_torch_and_nothing_else():
 def test_the_lab_imports_no_companion_and_nothing_that_its_extra_does_not_bring():
     found = modules("varreg/lab")
     assert set().union(*found.values()) - OPTIONAL == {"torch", "varreg", "varreg.lab", *lab.NEEDS}
+
+
+def test_the_companion_has_floors():
+    """No module of it imports, anywhere in its code, what imports it."""
+    code = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / "companion").rglob("*.py")
+    }
+    above = {
+        name: {
+            max((each for each in code if f"{found}.".startswith(f"{each}.")), key=len)
+            for found in imported(path.read_text("utf-8"))
+            if found.startswith("companion.")
+        }
+        - {name}
+        for name, path in code.items()
+    }
+    assert len(list(TopologicalSorter(above).static_order())) == len(code)
 
 
 def test_the_companion_imports_nothing_that_uses_it():

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
-from itertools import product
 from pathlib import Path
 from types import ModuleType
 
@@ -109,11 +108,6 @@ def units(probe: str) -> list[Unit]:
     """
     check_choice("probe", probe, PROBES)
     return [Unit(probe, tuple(setting.items())) for setting in _module(probe).SETTINGS]
-
-
-def every(**axes: Iterable[object]) -> list[dict[str, object]]:
-    """All combinations of the values of some settings; the last one changes fastest."""
-    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
 def answers(run: Trained, part: str) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,8 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from companion.probes import OUTCOMES, Measured, every, outcomes
+from companion.probes import OUTCOMES, Measured, outcomes
+from companion.studies import every
 from companion.studies.few_images import settings
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.runs import train_run

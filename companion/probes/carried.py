@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from companion.probes import Measured, answers, every
+from companion.probes import Measured, answers
 from companion.probes.bits import pack
+from companion.studies import every
 from companion.studies.chest_paper import KERAS
 from companion.studies.grid import PAPER_GRID
 from varreg.lab.metrics import classification_metrics

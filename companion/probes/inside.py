@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from companion.probes import Measured, every
+from companion.probes import Measured
 from companion.probes.norms import sizes
-from companion.studies import few_images
+from companion.studies import every, few_images
 from companion.studies.rivals_tuning import DATASETS
 from varreg.features import FeatureTap
 from varreg.lab import representations

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from companion.probes import Measured, answers, every
+from companion.probes import Measured, answers
+from companion.studies import every
 from companion.studies.few_images import METHODS, settings
 from varreg import FeatureTap, PenalizedLoss, feature_variance
 from varreg.lab.metrics import classification_metrics

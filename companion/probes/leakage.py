@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from companion.probes import Measured, answers, every
+from companion.probes import Measured, answers
+from companion.studies import every
 from companion.studies.grid import DATASETS, MODELS
 from varreg.checks import check_choice
 from varreg.lab.datasets import Dataset

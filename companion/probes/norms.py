@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from companion.probes import Measured, every
+from companion.probes import Measured
+from companion.studies import every
 from companion.studies.grid import DATASETS, MODELS
 from varreg.features import FeatureTap
 from varreg.lab.metrics import classification_metrics

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from companion.probes import Measured, every
+from companion.probes import Measured
 from companion.probes.inside import METHODS, explore
+from companion.studies import every
 from varreg.lab.attribution import grad_cam, input_gradient, points_inside, share_inside
 from varreg.lab.datasets import phantom
 from varreg.lab.metrics import auroc

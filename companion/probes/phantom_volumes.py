@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from companion.probes import Measured, every, outcomes
+from companion.probes import Measured, outcomes
+from companion.studies import every
 from companion.studies.beyond import METHODS
 from companion.studies.few_images import settings
 from varreg.lab.datasets.cache import hash_bytes

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from companion.probes import Measured, answers, every
-from companion.studies import few_images
+from companion.probes import Measured, answers
+from companion.studies import every, few_images
 from varreg.checks import Task
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.corruptions import CORRUPTIONS, corrupt

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from companion.probes import Measured, every
+from companion.probes import Measured
+from companion.studies import every
 from companion.studies.grid import DATASETS, MODELS
 from varreg.features import FeatureTap
 from varreg.lab.runs import RunSpec, train_run

@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from companion.probes import Measured, every
+from companion.probes import Measured
 from companion.probes.inside import METHODS
 from companion.probes.norms import sizes
+from companion.studies import every
 from companion.studies.rivals_tuning import DATASETS
 from varreg.features import FeatureTap
 from varreg.lab.runs import RunSpec, load_data, train_run

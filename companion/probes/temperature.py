@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from companion import studies
-from companion.probes import Measured, answers, every
+from companion.probes import Measured, answers
+from companion.studies import every
 from companion.studies.grid import MODELS
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.metrics import classification_metrics

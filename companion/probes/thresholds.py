@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from companion import studies
-from companion.probes import Measured, answers, every
+from companion.probes import Measured, answers
+from companion.studies import every
 from companion.studies.grid import MODELS
 from varreg.lab.runs import train_run
 

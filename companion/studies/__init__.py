@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
+from itertools import product
 
 from varreg.checks import check_choice
 from varreg.lab.runs import RunSpec
@@ -33,6 +35,11 @@ PREDICTED = ("chest_paper", "chest", "skin_paper", "skin", "rivals", "volumes")
 
 ROBUSTNESS = ("rivals",)
 """Studies that record corrupted images and the last epoch, too."""
+
+
+def every(**axes: Iterable[object]) -> list[dict[str, object]]:
+    """All combinations of the values of some settings; the last one changes fastest."""
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
 def specs(study: str, **fields: object) -> list[RunSpec]:

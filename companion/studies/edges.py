@@ -5,7 +5,7 @@ the 4 x 4 blocks of every image, in the same way for all, leaves it as much to l
 network of 3x3 kernels loses what spans two blocks.
 """
 
-from companion.probes import every
+from companion.studies import every
 from companion.studies.grid import DATASETS, MODELS
 from varreg.lab.runs import RunSpec
 

@@ -9,7 +9,7 @@ candidate and sometimes wins.
 
 import pandas as pd
 
-from companion.probes import every
+from companion.studies import every
 from varreg.lab.ledger import Ledger
 from varreg.lab.runs import MissingRunsError, RunSpec
 from varreg.loss import PUBLISHED

@@ -5,7 +5,7 @@ With a penalty that helps, the best epoch is among the last ones; without, it is
 
 from __future__ import annotations
 
-from companion.probes import every
+from companion.studies import every
 from companion.studies.few_images import settings
 from companion.studies.rivals_tuning import DATASETS
 from varreg.lab.runs import RunSpec

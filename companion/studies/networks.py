@@ -6,7 +6,7 @@ and a small vision transformer.
 
 from __future__ import annotations
 
-from companion.probes import every
+from companion.studies import every
 from companion.studies.few_images import settings
 from varreg.lab.runs import RunSpec
 

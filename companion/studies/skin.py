@@ -1,6 +1,6 @@
 """Skin images at 28 px: the sound version of Tables III and IV, with paired seeds."""
 
-from companion.probes import every
+from companion.studies import every
 from companion.studies.grid import DATASETS, MODELS, paired_methods
 from varreg.lab.runs import RunSpec
 

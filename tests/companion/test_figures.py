@@ -30,9 +30,7 @@ def drawn(runs):
     yield figures.picks(tables.pick_counts(wide))
     yield figures.recall(tables.recalls(mine))
     seeds = mine["seed"].nunique() if len(mine) else 0
-    yield figures.sensitivity_forest(
-        sensitivity.effects(made_up(keep=lambda spec: spec.seed < seeds))
-    )
+    yield sensitivity.forest(sensitivity.effects(made_up(keep=lambda spec: spec.seed < seeds)))
 
 
 @pytest.mark.parametrize("runs", [RUNS, RUNS[RUNS["seed"] == 0], EMPTY], ids=["3", "1", "0"])
@@ -124,7 +122,7 @@ def test_front_page_writes_the_same_bytes_every_time(tmp_path, monkeypatch):
 
 def test_every_choice_is_labelled_and_drawn_where_it_is():
     found = sensitivity.effects(made_up())
-    left, right, *_ = figures.sensitivity_forest(found).axes
+    left, right, *_ = sensitivity.forest(found).axes
     chest = [each for each in ambiguities.ALTERNATIVES if each.experiment == "chest"]
     labels = [label.get_text().replace("\n", " ") for label in left.get_yticklabels()]
     assert labels[0] == ambiguities.AS_RELEASED
@@ -139,14 +137,14 @@ def test_every_choice_is_labelled_and_drawn_where_it_is():
 def test_better_side_follows_the_metric():
     for metric, side in (("test_cross_entropy", -1), ("test_accuracy", 1)):
         found = sensitivity.effects(made_up(), metric)
-        ax = figures.sensitivity_forest(found, metric).axes[1]
+        ax = sensitivity.forest(found, metric).axes[1]
         spans = [patch.get_x() + patch.get_width() / 2 for patch in ax.patches]
         assert side * 5 == pytest.approx(max(spans, key=abs))
 
 
 def test_a_choice_that_changes_nothing_is_grey_and_says_so():
     found = sensitivity.effects(repeated(made_up(), "25 for both", ambiguities.AS_RELEASED))
-    left, *_ = figures.sensitivity_forest(found).axes
+    left, *_ = sensitivity.forest(found).axes
     place = found["choice"].tolist().index("25 for both")
     (said,) = left.texts
     assert (said.get_text(), said.xy[1]) == (sensitivity.SAME, place)
