@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _carry_out(arguments: Sequence[str] | None) -> None:
     given = _parser().parse_args(arguments)
-    if given.results:  # the choice of a weight reads the ledger of `grid` from the same folder
+    if given.results:  # `rivals` reads its strengths from the ledger of `rivals_tuning` there
         os.environ["VARREG_RESULTS"] = given.results
     if given.command == "run":
         run_all(

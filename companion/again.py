@@ -19,7 +19,8 @@ from companion.rivals import PRIMARY
 from companion.studies import specs
 from varreg.checks import check_choice
 from varreg.lab.ledger import Ledger
-from varreg.lab.runs import Job, RunSpec
+from varreg.lab.runs import Job, execute
+from varreg.lab.specs import RunSpec
 
 TRAIN = ("never", "always")
 #: Of a row, what differs each time.
@@ -109,7 +110,7 @@ def _beside(job: Job, known: Mapping[str, object], rows: pd.DataFrame) -> dict[s
     threads = torch.get_num_threads()
     torch.set_num_threads(int(str(known["threads"])))
     try:
-        row, details = job.execute(device="cpu")
+        row, details = execute(job, device="cpu")
     finally:
         torch.set_num_threads(threads)
     pairs = list(_numbers(row, known))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from companion import records, stated, verdicts
-from companion.records import Evidence
+from companion.records import Record
 from companion.rules import RULES, Part, Records
 from varreg.lab.ledger import Ledger, default_results
 
@@ -107,14 +107,14 @@ def load() -> tuple[Claim, ...]:
     return tuple(Claim(**entry) for entry in stated("claims")["claim"])
 
 
-def recorded(results: str | None = None) -> dict[str, Evidence]:
+def recorded(results: str | None = None) -> dict[str, Record]:
     """Read what is recorded of every study and benchmark that a claim rests on.
 
     Args:
         results: Folder of the ledgers; default: the recorded results.
     """
     ledger = Ledger("overhead", Path(results or default_results()) / "benchmarks")
-    steps = Evidence(ledger.runs(), ledger.curves(), live=False)
+    steps = Record(ledger.runs(), ledger.curves(), live=False)
     return {study: records.recorded(study, results) for study in STUDIES} | {"overhead": steps}
 
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from companion import style, tables
+from companion import grid_search, style, tables
 from companion.published import Number
 from companion.records import details
 from companion.style import COLORS, WIDTH, bar, legend, say_empty
@@ -181,14 +181,14 @@ def combinations(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figur
     """The paper's 12 settings and no penalty as a heat map of the mean over seeds, the best boxed.
 
     Args:
-        runs: The combinations from :func:`companion.tables.split_grid`, of one data set and
+        runs: The combinations from :func:`companion.grid_search.split_grid`, of one data set and
             network.
         metric: What to show and to choose by.
     """
     if runs.empty:
         return style.empty()
     figure, ax = plt.subplots(figsize=(WIDTH, 3.5))
-    wide = tables.grid_means(runs, [metric]).pivot(
+    wide = grid_search.grid_means(runs, [metric]).pivot(
         index=["variance_weight", "feature_sampling_ratio"], columns="lambda_", values=metric
     )
     sns.heatmap(
@@ -206,7 +206,7 @@ def combinations(runs: pd.DataFrame, metric: str = "val_cross_entropy") -> Figur
     ax.set_xlabel("lambda")
     ax.tick_params(length=0)
     ax.grid(visible=False)  # no penalty has no lambda of its own: empty cells stay empty
-    for best in tables.chosen(runs, metric).itertuples():
+    for best in grid_search.chosen(runs, metric).itertuples():
         row = wide.index.get_loc((best.variance_weight, best.feature_sampling_ratio))
         place = (wide.columns.get_loc(best.lambda_), row)
         ax.add_patch(Rectangle(place, 1, 1, fill=False, ec=COLORS["penalized"], lw=3.5))
@@ -260,15 +260,17 @@ def picks(counts: pd.DataFrame) -> Figure:
     """How often each setting wins when every seed chooses for itself.
 
     Args:
-        counts: As from :func:`companion.tables.pick_counts`; a panel a data set and network.
+        counts: As from :func:`companion.grid_search.pick_counts`; a panel a data set and network.
     """
     if counts.empty:
         return style.empty()
     groups = counts.groupby(["dataset", "model"], sort=False)
     figure, axes = style.panels(len(groups), 1, 1.5 * len(groups) + 0.9, sharex=True)
-    settings = list(counts[tables.SETTING].drop_duplicates().itertuples(index=False, name=None))
+    settings = list(
+        counts[grid_search.SETTING].drop_duplicates().itertuples(index=False, name=None)
+    )
     for ax, ((dataset, model), group) in zip(axes[:, 0], groups, strict=True):
-        mine = group[tables.SETTING].itertuples(index=False, name=None)
+        mine = group[grid_search.SETTING].itertuples(index=False, name=None)
         places = [settings.index(setting) for setting in mine]
         ax.bar(places, group["picked"], color=COLORS["augmented"], width=0.7)
         seeds = int(group["seeds"].max())
@@ -277,7 +279,7 @@ def picks(counts: pd.DataFrame) -> Figure:
         ax.set_ylabel(f"of {seeds} seeds")
         ax.grid(axis="x", visible=False)
         ax.set_title(f"{tables.DATASET_NAMES[dataset]}, {tables.MODEL_NAMES[model]}")
-    labels = [tables.setting_text(*setting) for setting in settings]
+    labels = [grid_search.setting_text(*setting) for setting in settings]
     alone = all("," not in label for label in labels)
     axes[-1, 0].set_xticks(range(len(labels)), labels, rotation=0 if alone else 90)
     axes[-1, 0].set_xlabel(

@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 
 from companion import style, when, words
 from companion.probes import scales
-from companion.probes.inside import LEADING, METHODS
+from companion.probes.inside import ARMS, LEADING
 from companion.records import details
-from companion.tables import by_seed, mean_change
+from companion.tables import pairs_of
 from varreg.lab.datasets import phantom
 from varreg.lab.ledger import Ledger
-from varreg.lab.methods import METHODS as KINDS
-from varreg.lab.statistics import Interval, holm, mean_interval
+from varreg.lab.methods import METHODS
+from varreg.lab.statistics import mean_interval
 
 DATA = {
     "breastmnist": "BreastMNIST",
@@ -32,8 +32,7 @@ DATA = {
     "phantom": "phantom as it is",
 }
 TITLES = {
-    name: when.TITLES.get(name, KINDS[str(given["method"])].title)
-    for name, given in METHODS.items()
+    name: when.TITLES.get(name, METHODS[str(given["method"])].title) for name, given in ARMS.items()
 }
 #: Networks and columns of the probe ``scales``.
 NETWORK_TITLES = {
@@ -49,7 +48,7 @@ SCALES = {
     "shape": "Variance over mean square",
     "head": "Squared norm of the head",
 }
-OTHERS = tuple(name for name in METHODS if name != "none")
+OTHERS = tuple(name for name in ARMS if name != "none")
 
 
 class Measure(NamedTuple):
@@ -125,7 +124,7 @@ def recorded(results: Path | None = None) -> dict[str, pd.DataFrame]:
         units = ledger.runs()
         rows = details(units, ledger.curves())
         for dataset, mine in rows.groupby("dataset", sort=False) if len(rows) else ():
-            if set(mine["method"]) == set(METHODS):
+            if set(mine["method"]) == set(ARMS):
                 found["unit"].append(units[units["dataset"] == dataset])
                 found["epochs"].append(mine[mine["kind"] == "epochs"])
                 found["seed"].append(_by_seed(mine))
@@ -204,30 +203,21 @@ def differences(seeds: pd.DataFrame) -> pd.DataFrame:
         for name, measure in MEASURES.items():
             if mine[name].isna().all() if name in mine else True:
                 continue
-            found = {}
-            for method in OTHERS:
-                first, second = by_seed(mine, name, method, "none")
-                found[method] = mean_change(first - second)
-            adjusted = [math.nan] * len(found)
-            if name in QUESTIONS:
-                adjusted = holm([each.p for each in found.values()])
-            for (method, each), p in zip(found.items(), adjusted, strict=True):
-                row = {"dataset": dataset, "measure": name, "method": method, "p_holm": p}
-                row |= {key: getattr(each, key) for key in ("mean", "low", "high", "n", "p")}
-                row["text"] = words.change(each, measure.digits) + "*" * (p < 0.05)
-                row["said"] = _said(each, each.p if math.isnan(p) else p, measure)
-                rows.append(row)
+            pairs = {method: (method, "none") for method in OTHERS}
+            how = {"corrected": name in QUESTIONS, "digits": measure.digits}
+            for row in pairs_of(mine, name, pairs, dataset=dataset, **how):
+                rows.append(row | {"said": _said(row, measure)})
     return pd.DataFrame(rows)
 
 
-def _said(found: Interval, p: float, measure: Measure) -> str:
-    if -measure.least < found.low and found.high < measure.least:
+def _said(row: Mapping[str, object], measure: Measure) -> str:
+    if -measure.least < row["low"] and row["high"] < measure.least:
         return "too little to matter"
-    if not p < 0.05:
+    if not (row["p"] if math.isnan(row["p_holm"]) else row["p_holm"]) < 0.05:
         return "no difference that could be seen"
     if not measure.better:
-        return "more" if found.mean > 0 else "less"
-    return "better" if found.mean * measure.better > 0 else "worse"
+        return "more" if row["mean"] > 0 else "less"
+    return "better" if row["mean"] * measure.better > 0 else "worse"
 
 
 def levels(seeds: pd.DataFrame, dataset: str) -> dict[str, str]:
@@ -378,7 +368,7 @@ def inner(seeds: pd.DataFrame, epochs: pd.DataFrame, dataset: str = "breastmnist
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.8))
     mine, over = seeds[seeds["dataset"] == dataset], epochs[epochs["dataset"] == dataset]
     directions = range(1, LEADING + 1)
-    for method in METHODS:
+    for method in ARMS:
         shares = mine.loc[mine["method"] == method, [f"share_{place}" for place in directions]]
         axes[0].plot(directions, shares.mean(), **_line(method))
         sizes = over[over["method"] == method].groupby("epochs")
@@ -388,7 +378,7 @@ def inner(seeds: pd.DataFrame, epochs: pd.DataFrame, dataset: str = "breastmnist
     axes[0].set_xticks([1, *range(2, LEADING + 1, 2)])
     axes[1].set(xlabel="epoch", ylabel="size of the features", yscale="log")
     axes[2].set(xlabel="epoch", ylabel="norm of the head")
-    entries = {_title(method): _line(method) for method in METHODS}
+    entries = {_title(method): _line(method) for method in ARMS}
     style.legend(figure, entries, loc="outside lower center", ncols=3)
     return figure
 
@@ -415,7 +405,7 @@ def pictures(size: int = 64) -> Figure:
 
 
 def _color(method: str) -> str:
-    return KINDS[str(METHODS[method]["method"])].color
+    return METHODS[str(ARMS[method]["method"])].color
 
 
 def _line(method: str) -> Mapping[str, object]:

@@ -347,6 +347,7 @@ def facts(
         told[f"over_{row.method}_{kind}_adds"] = _of(row.adds, row.of_augmented)
     if defaults:
         told["over_weight"] = said_strength(defaults[0].strengths["tuned"])
+        told["default_seeds"] = int(defaults[0].of(PRIMARY)["n"].max())
     for each in defaults:
         head = f"default_{each.block.dataset}{'_augmented' * each.block.augment}"
         told |= _differences(head, each, (PRIMARY, "test_auroc", "test_accuracy"))

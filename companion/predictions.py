@@ -22,9 +22,9 @@ from varreg.lab.predictions import Predictions
 BATCH = 32
 #: Keras keeps a probability this far from 0 and 1 before it takes a logarithm.
 EPSILON = 1e-7
-METHODS = ("baseline", "penalized", "augmented")
+COMPARED = ("baseline", "penalized", "augmented")
 #: Without and with the penalty.
-PENALTY = METHODS[:2]
+PENALTY = COMPARED[:2]
 #: What a unit of the probe ``predictions`` has in common with the run that it repeats.
 SAME = ["method", "seed", "dataset", "model", "size"]
 

@@ -16,11 +16,12 @@ import pandas as pd
 
 from companion import stated
 from companion.claim_tables import link
+from companion.grid_search import SETTING, setting_text
 from companion.published import EXPERIMENTS
 from companion.studies.ambiguities import ALTERNATIVES
-from companion.tables import DATASET_NAMES, MODEL_NAMES, SETTING, setting_text
+from companion.tables import DATASET_NAMES, MODEL_NAMES
 from companion.words import DASH, Format, say
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunSpec)}
 #: Pages that a topic is shown or tested on.

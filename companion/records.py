@@ -18,11 +18,12 @@ from companion.predictions import with_released_metrics
 from companion.studies import STUDIES, specs
 from varreg.checks import check_choice
 from varreg.lab.ledger import Ledger, as_folder, default_results
-from varreg.lab.runs import RunSpec, run_all
+from varreg.lab.runs import run_all
+from varreg.lab.specs import RunSpec
 
 TRAIN = ("never", "missing", "always")
 #: Data sets that can stand in for the recorded ones of a study, the default first.
-DATASETS = {
+STAND_INS = {
     "chest_paper": ("pneumoniamnist", "chest_xray", "phantom"),
     "chest": ("pneumoniamnist", "chest_xray", "phantom"),
     "skin_paper": ("ham10000", "dermamnist", "phantom7"),
@@ -34,7 +35,7 @@ OR_TEXT = "papermill gives numbers and None with -p, and everything as a text wi
 
 
 @dataclasses.dataclass(frozen=True)
-class Evidence:
+class Record:
     """Runs of one study.
 
     Attributes:
@@ -74,14 +75,14 @@ def gather(
     seeds: int | None = None,
     epochs: int | None = None,
     results: str | None = None,
-) -> Evidence:
+) -> Record:
     """Read the recorded runs of a study, or train a version of it.
 
     Args:
         study: One of :data:`companion.studies.STUDIES`.
         train: ``"never"`` shows what is recorded; ``"always"`` trains; ``"missing"`` trains what
             ``results`` does not hold yet.
-        dataset: Live only: data set in place of the study's own; see :data:`DATASETS`.
+        dataset: Live only: data set in place of the study's own; see :data:`STAND_INS`.
         size: Live only: pixels; default 28.
         seeds: Live only: number of seeds; default 3.
         epochs: Live only: epochs of each run; default those of the study.
@@ -103,16 +104,16 @@ def gather(
     _check(study, train, results, live)
     if train == "never":
         return recorded(study, results)
-    dataset = dataset or DATASETS[study][0]
+    dataset = dataset or STAND_INS[study][0]
     wanted = live_specs(study, dataset, size or LIVE_SIZE, seeds or LIVE_SEEDS, epochs)
     with tempfile.TemporaryDirectory(prefix="varreg-") as scratch:
         folder = Path(results or scratch)
         runs = run_all(wanted, train=train, results=folder)
         curves = Ledger(study, folder).curves()
-    return Evidence(runs, curves[curves["key"].isin(runs["key"])], live=True)
+    return Record(runs, curves[curves["key"].isin(runs["key"])], live=True)
 
 
-def recorded(study: str, results: str | Path | None = None) -> Evidence:
+def recorded(study: str, results: str | Path | None = None) -> Record:
     """Read the rows of a study or probe, with all that is known of them.
 
     Args:
@@ -122,7 +123,7 @@ def recorded(study: str, results: str | Path | None = None) -> Evidence:
     ledger, predictions = Ledger(study, results), Ledger("predictions", results)
     answers = details(predictions.runs(), predictions.curves())
     runs = with_released_metrics(ledger.runs(), answers, ledger.predictions)
-    return Evidence(runs, ledger.curves(), live=False)
+    return Record(runs, ledger.curves(), live=False)
 
 
 def details(runs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -177,7 +178,7 @@ def _check(study: str, train: str, results: str | None, live: Mapping[str, objec
     check_choice("study", study, STUDIES)
     check_choice("train", train, TRAIN)
     if live["dataset"] is not None:
-        check_choice("dataset", live["dataset"], DATASETS[study])
+        check_choice("dataset", live["dataset"], STAND_INS[study])
     for name, least in (("size", 8), ("seeds", 1), ("epochs", 1)):
         check_whole(name, live[name], least)
     if results in ("None", "none", "null"):  # a folder of that name is never meant

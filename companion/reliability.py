@@ -18,18 +18,18 @@ from matplotlib.figure import Figure
 
 from companion import style, words
 from companion.over_images import labels
-from companion.probes.reliability import METHODS, SEVERITIES
+from companion.probes.reliability import COMPARED, SEVERITIES
 from companion.records import details
 from companion.rivals import DATA
-from companion.studies.few_images import METHODS as SETTINGS
-from companion.tables import by_seed, mean_change
+from companion.studies.few_images import ARMS
+from companion.tables import pairs_of
 from companion.when import DASHES, TITLES
 from varreg.lab.calibration import reliability_curve
 from varreg.lab.ledger import Ledger
-from varreg.lab.methods import METHODS as REGISTRY
+from varreg.lab.methods import METHODS
 from varreg.lab.metrics import risk_coverage
 from varreg.lab.predictions import Predictions
-from varreg.lab.statistics import Interval, holm, mean_interval
+from varreg.lab.statistics import Interval, mean_interval
 
 LEVELS = ("validation", "test", *(f"corrupted {severity}" for severity in SEVERITIES))
 PRIMARY = ("ece", "scaled_ece")
@@ -77,7 +77,7 @@ def recorded(results: Path | None = None) -> pd.DataFrame:
         columns = ("dataset", "method", "seed", "level", "accuracy", "temperature", *MEASURES)
         return pd.DataFrame(columns=columns)
     methods = rows.groupby(["dataset", "seed"])["method"].transform("nunique")
-    rows = rows[methods == len(METHODS)].reset_index(drop=True)
+    rows = rows[methods == len(COMPARED)].reset_index(drop=True)
     for head in ("", "scaled_"):
         rows[f"{head}gap"] = rows[f"{head}confidence"] - rows["accuracy"]
     truth, logits = [], []
@@ -221,14 +221,8 @@ def differences(found: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     rows = []
     for (dataset, level), mine in found.groupby(["dataset", "level"], sort=False):
         for measure in measures:
-            pairs = {name: by_seed(mine, measure, name, "none") for name in METHODS[1:]}
-            each = {name: mean_change(first - second) for name, (first, second) in pairs.items()}
-            adjusted = holm([change.p for change in each.values()])
-            for (name, change), p in zip(each.items(), adjusted, strict=True):
-                row = {"dataset": dataset, "level": level, "measure": measure, "method": name}
-                row |= {key: getattr(change, key) for key in ("mean", "low", "high", "n", "p")}
-                text = words.change(change, _digits(measure)) + "*" * (p < 0.05)
-                rows.append(row | {"p_holm": p, "text": text})
+            pairs, digits = {name: (name, "none") for name in COMPARED[1:]}, _digits(measure)
+            rows += pairs_of(mine, measure, pairs, digits=digits, dataset=dataset, level=level)
     return pd.DataFrame(rows)
 
 
@@ -260,7 +254,7 @@ def table(
     changes = differences(mine, list(columns.values()))
     texts = changes.pivot(index="method", columns="measure", values="text")
     rows = []
-    for name in METHODS:
+    for name in COMPARED:
         row = {_data(dataset): _title(name)}
         for heading, measure in columns.items():
             own = mean(found, dataset, level, "none", measure)
@@ -291,7 +285,7 @@ def facts(found: pd.DataFrame, promised: Mapping[str, float]) -> dict[str, objec
             said[f"{head}_{name}_temperature"] = words.number(each.mean(), 2)
         for level, measures in TOLD.items():
             shown = table(found, dataset, level, {measure: measure for measure in measures})
-            for name, row in zip(METHODS, shown.to_dict("records"), strict=True):
+            for name, row in zip(COMPARED, shown.to_dict("records"), strict=True):
                 where = f"{head}_{level.replace(' ', '_')}_{name}"
                 said |= {f"{where}_{measure}": row[measure].rstrip("*") for measure in measures}
     return said
@@ -316,7 +310,7 @@ def trust(found: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(len(datasets), 2, figsize=size, squeeze=False, sharey="row")
     for row, dataset in zip(axes, datasets, strict=True):
         for ax, (head, what) in zip(row, _HEADS.items(), strict=True):
-            for name in METHODS:
+            for name in COMPARED:
                 each = [mean(found, dataset, level, name, f"{head}gap") for level in LEVELS]
                 middle, low, high = ([100 * getattr(one, end) for one in each] for end in _ENDS)
                 ax.plot(middle, **_look(name), marker="o", ms=4)
@@ -326,7 +320,7 @@ def trust(found: pd.DataFrame) -> Figure:
             ax.set_xticks(range(len(LEVELS)), [level.replace(" ", "\n") for level in LEVELS])
             ax.set_title(f"{_data(dataset)}, {what}")
         row[0].set_ylabel("too sure by\n(percentage points)")
-    _legend(figure, METHODS)
+    _legend(figure, COMPARED)
     return figure
 
 
@@ -384,7 +378,7 @@ def risks(rows: pd.DataFrame, found: pd.DataFrame, level: str = "test") -> Figur
     promised = promises(rows)
     figure, axes = plt.subplots(1, len(promised), figsize=(9, 4.2), squeeze=False)
     for ax, (dataset, share) in zip(axes[0], promised.items(), strict=True):
-        for name in METHODS:
+        for name in COMPARED:
             sent, risk = risk_curve(_selected(rows, dataset, level, name))
             shown = sent <= MOST_SENT
             ax.plot(sent[shown], 100 * risk[shown], **_look(name))
@@ -396,7 +390,7 @@ def risks(rows: pd.DataFrame, found: pd.DataFrame, level: str = "test") -> Figur
         ax.set_xlabel("sent to a second reader, of 1,000")
         ax.set_ylim(0)
     axes[0][0].set_ylabel("wrong answers (%)")
-    _legend(figure, METHODS)
+    _legend(figure, COMPARED)
     return figure
 
 
@@ -431,7 +425,7 @@ def _legend(figure: Figure, names: Sequence[str]) -> None:
 
 
 def _look(name: str) -> dict[str, object]:
-    color = REGISTRY[str(SETTINGS[name]["method"])].color
+    color = METHODS[str(ARMS[name]["method"])].color
     return {"color": color, "ls": DASHES.get(name, "-")}
 
 

@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from companion import over_images, style, words
+from companion import over_images, style, verdicts, words
 from companion.over_images import labels
 from companion.probes.labels import PARTS
 from companion.studies import rivals
@@ -49,13 +49,16 @@ from varreg.lab.metrics import (
     reliability_metrics,
 )
 from varreg.lab.predictions import Predictions
-from varreg.lab.statistics import detectable, holm, probability_of_improvement, variance_shares
+from varreg.lab.statistics import (
+    PairedDifference,
+    detectable,
+    holm,
+    probability_of_improvement,
+    variance_shares,
+)
 from varreg.loss import PUBLISHED
 
 PRIMARY = "test_cross_entropy"
-#: Smallest effect of interest on it, of the plan.
-NEGLIGIBLE = 0.01
-
 #: What is compared: its name, and whether more is better.
 MEASURES = {
     "test_cross_entropy": ("cross-entropy", False),
@@ -319,15 +322,17 @@ def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict
 def methods_table() -> pd.DataFrame:
     """What is compared, as printed: what each does, what its strength is, and who proposed it."""
     rows = []
-    for name in CANDIDATES:
+    for name in METHODS:
+        if name == "baseline":
+            continue
         method = METHODS[name]
         rows.append(
             {
                 "Method": title(name),
                 "Does": method.formula,
                 "Unchanged by": method.unchanged.replace(" ", ", "),
-                "Strength s": method.strength or "weight",
-                "Start with": f"{method.default:g}",
+                "Strength s": method.strength or "weight" * method.weighted,
+                "Start with": f"{method.default:g}" if method.default else "",
                 "Source": method.source,
             }
         )
@@ -390,8 +395,9 @@ CONTRASTS = (
     ("Within the classes only, or over all images?", "within_class", "tuned"),
     ("Relative to the variance between the classes, or as it is?", "relative_within", "tuned"),
     ("Weighted by the head, or each feature alike?", "head_weighted", "tuned"),
+    ("The same, within the classes only", "head_weighted_within", "head_weighted"),
     ("A weight that sets itself, or one that was searched for?", "self_setting", "tuned"),
-    ("The same, weighted by the head", "head_weighted_self", "head_weighted"),
+    ("And where both are weighted by the head?", "head_weighted_self", "head_weighted"),
     ("Off at first, or on from the start?", "warmed_up", "self_setting"),
     ("Down to half of its start, or a weight?", "target", "tuned"),
     ("Only the features that vary most, or all?", "excess", "tuned"),
@@ -401,6 +407,7 @@ CONTRASTS = (
     ("The penalty, or another learning rate?", "tuned", "learning_rate"),
     ("The penalty, or a smaller head?", "tuned", "head_decay"),
     ("The penalty, or a smoother goal?", "tuned", "label_smoothing"),
+    ("Two views of half as many images, or one of each?", "two_views", "augmented"),
     ("Over two views of an image, or two views alone?", "view_variance", "two_views"),
     ("The same, of the logits", "logit_view_variance", "two_views"),
 )
@@ -421,21 +428,39 @@ def contrasts(
     """
     rows = []
     for question, *pair in CONTRASTS:
-        off = [compared.strengths.get(name) == 0 for name in pair]
-        trained = [
-            reference(compared.block, name) if is_off else name
-            for name, is_off in zip(pair, off, strict=True)
-        ]
-        if trained[0] == trained[1]:
-            continue
-        changes = [mean_change(compared.change(*trained, measure)) for measure in measures]
+        changes = [_contrast(compared, pair, measure) for measure in measures]
         if any(changes):
             names = " \u2212 ".join(
-                named(name) + " (off)" * is_off for name, is_off in zip(pair, off, strict=True)
+                named(name) + " (off)" * (compared.strengths.get(name) == 0) for name in pair
             )
             rows.append((question, words.capital(names), *map(words.change, changes)))
     titles = [words.capital(MEASURES[measure][0]) for measure in measures]
     return pd.DataFrame(rows, columns=["Question", "Difference", *titles])
+
+
+def contrast_facts(blocks: Sequence[Compared]) -> dict[str, str]:
+    """The differences of :func:`contrasts` by name: ``variants_``, block, the two methods.
+
+    After a temperature their names end in ``_scaled``.
+    """
+    found = {}
+    for each, (_, *pair) in itertools.product(blocks, CONTRASTS):
+        name = f"variants_{in_a_name(each.block)}_{'_over_'.join(pair)}"
+        for key, measure in ((name, PRIMARY), (f"{name}_scaled", "scaled_cross_entropy")):
+            if apart := _contrast(each, pair, measure):
+                found[key] = words.change(apart)
+    return found
+
+
+def _contrast(compared: Compared, pair: Sequence[str], measure: str) -> PairedDifference | None:
+    """The first minus the second, or its reference for what is off; ``None`` without runs."""
+    trained = [
+        reference(compared.block, name) if compared.strengths.get(name) == 0 else name
+        for name in pair
+    ]
+    if trained[0] == trained[1]:
+        return None
+    return mean_change(compared.change(*trained, measure))
 
 
 def other_images(compared: Compared) -> pd.DataFrame:
@@ -527,8 +552,6 @@ def facts(blocks: Sequence[Compared]) -> dict[str, object]:
         told["stand_images"] = int(beyond["method"].isin(rows.index).sum())
         for row in images[images["method"].isin(MAIN)].itertuples():
             told[f"{row.method}_{row.measure}_images"] = words.change(row)
-        if apart := mean_change(each.change("tuned", "feature_l2", PRIMARY)):
-            told["over_feature_l2"] = words.change(apart)
         # Beside the cross-entropy, which the paper halves.
         beside = PUBLISHED["variance_weight"] / PUBLISHED["lambda_"]
         if times := strengths.get("tuned", 0) / beside:
@@ -536,10 +559,19 @@ def facts(blocks: Sequence[Compared]) -> dict[str, object]:
             told["weight"] = said_strength(strengths["tuned"])
         for part, share in explained(each.runs).items():
             told[f"explained_{part}"] = words.percent(share)
-        network = block.model.removeprefix("small_cnn")  # "", or "_norm" and the like
-        key = f"rivals_{block.dataset}{'_augmented' * block.augment}{network}"
-        found |= {f"{key}_{name}": value for name, value in told.items()}
+        found |= {f"rivals_{in_a_name(block)}_{name}": value for name, value in told.items()}
     return found
+
+
+def in_a_name(block: Block) -> str:
+    """A block in the name of a fact: data set, augmentation, network.
+
+    Example:
+        >>> in_a_name(Block("breastmnist", (), model="small_cnn_norm"))
+        'breastmnist_norm'
+    """
+    network = block.model.removeprefix("small_cnn")  # "", or "_norm" and the like
+    return f"{block.dataset}{'_augmented' * block.augment}{network}"
 
 
 def figure(blocks: Sequence[Compared], measures: Sequence[str] = (PRIMARY, "test_auroc")) -> Figure:
@@ -593,24 +625,8 @@ def forest(ax: Axes, compared: Compared, measure: str, methods: Sequence[str]) -
     ax.grid(axis="y", visible=False)
 
 
-def reads(mean: float, low: float, high: float, p_holm: float) -> str:
-    """What a difference of the primary outcome says, by the rules of the plan.
-
-    Example:
-        >>> reads(-0.05, -0.08, -0.02, 0.001), reads(0.001, -0.004, 0.006, 0.7)
-        ('lower', 'negligible')
-        >>> reads(0.02, -0.02, 0.06, 0.4), reads(-0.003, -0.005, -0.001, 0.001)
-        ('unclear', 'negligible')
-    """
-    if low > -NEGLIGIBLE and high < NEGLIGIBLE:
-        return "negligible"
-    if p_holm < 0.05:
-        return "lower" if mean < 0 else "higher"
-    return "unclear"
-
-
 def _reads(n: int, *found: float) -> str:
-    return reads(*found) if n else "off"
+    return verdicts.reads(*found) if n else "off"
 
 
 def named(method: str) -> str:

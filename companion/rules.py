@@ -15,18 +15,18 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from companion import published, stated, tables, verdicts, words
+from companion import grid_search, published, stated, tables, verdicts, words
 from companion.cost import recordings as cost
 from companion.probes.norms import variance_parts
-from companion.records import Evidence, details
+from companion.records import Record, details
+from companion.studies.grid import MODELS
 from varreg.lab.statistics import Interval, PairedDifference, prediction_interval
 from varreg.loss import PUBLISHED
 
-MODELS = ("paper_cnn", "small_cnn")
 #: What of ours a printed number of the test images stands beside.
 COLUMN_OF = {"accuracy": "test_accuracy", "loss": "test_cross_entropy"}
 #: Runs and curves by study; for a probe, its units and their details.
-Records = Mapping[str, Evidence]
+Records = Mapping[str, Record]
 
 
 @dataclass(frozen=True)
@@ -223,39 +223,39 @@ def _difference(
 
 def _best(records: Records) -> list[Part]:
     """Whether the published setting is beaten, on seeds left out, by what the others choose."""
-    _, twelve = tables.split_grid(tables.of_model(_runs(records, "grid")))
-    winner = tuple(PUBLISHED[name] for name in tables.SETTING)
+    _, twelve = grid_search.split_grid(tables.of_model(_runs(records, "grid")))
+    winner = tuple(PUBLISHED[name] for name in grid_search.SETTING)
     parts = []
     for name, best in _settings(twelve).items():
         runs = tables.of_datasets(twelve, [name])
-        found = tables.crossfit_difference(runs, "val_cross_entropy", winner)
+        found = grid_search.crossfit_difference(runs, "val_cross_entropy", winner)
         # Every interval must exclude zero, so that no rival is favoured by being picked.
-        rivals = set(runs[tables.SETTING].itertuples(index=False, name=None)) - {winner}
+        rivals = set(runs[grid_search.SETTING].itertuples(index=False, name=None)) - {winner}
         leads = [
-            tables.setting_difference(runs, "val_cross_entropy", winner, each) for each in rivals
+            grid_search.setting_difference(runs, "val_cross_entropy", winner, each)
+            for each in rivals
         ]
         ahead = {verdicts.of_difference(lead, -1) for lead in leads} == {"reproduced"}
         beaten = verdicts.of_difference(found, -1) == "reproduced"
         word = "not reproduced" if beaten else "cannot be known"
-        label = (
-            f"{tables.DATASET_NAMES[name]}, chosen ({tables.setting_text(*best)}) minus published"
-        )
+        setting = grid_search.setting_text(*best)
+        label = f"{tables.DATASET_NAMES[name]}, chosen ({setting}) minus published"
         parts.append(_part(label, found, "reproduced" if ahead else word))
     return parts
 
 
 def _own(records: Records) -> list[Part]:
     """Whether a data set is better off with its own weight, on seeds left out, than another's."""
-    wide, _ = tables.split_grid(tables.of_model(_runs(records, "grid")))
+    wide, _ = grid_search.split_grid(tables.of_model(_runs(records, "grid")))
     parts = []
     for (name, own), (other, foreign) in itertools.permutations(_settings(wide).items(), 2):
-        found = tables.crossfit_difference(
+        found = grid_search.crossfit_difference(
             tables.of_datasets(wide, [name]), "val_cross_entropy", foreign
         )
         word = verdicts.of_difference(found, -1, rules()["own"].margin)
         label = (
-            f"{tables.DATASET_NAMES[name]}, its choice ({tables.setting_text(*own)}) minus "
-            f"{tables.DATASET_NAMES[other]}'s ({tables.setting_text(*foreign)})"
+            f"{tables.DATASET_NAMES[name]}, its choice ({grid_search.setting_text(*own)}) minus "
+            f"{tables.DATASET_NAMES[other]}'s ({grid_search.setting_text(*foreign)})"
         )
         parts.append(_part(label, found, word))
     return parts
@@ -390,8 +390,10 @@ def _curve_gaps(records: Records, study: str, metric: str) -> dict[str, pd.Serie
 
 def _settings(runs: pd.DataFrame) -> dict[str, tuple]:
     """Data set -> the setting that validation chooses, no penalty among the candidates."""
-    chosen = tables.chosen(runs).itertuples()
-    return {row.dataset: tuple(getattr(row, name) for name in tables.SETTING) for row in chosen}
+    chosen = grid_search.chosen(runs).itertuples()
+    return {
+        row.dataset: tuple(getattr(row, name) for name in grid_search.SETTING) for row in chosen
+    }
 
 
 def _part(label: str, found: PairedDifference | None, verdict: str, network: str = "") -> Part:

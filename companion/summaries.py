@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from companion import published, tables, verdicts, words
+from companion import grid_search, published, tables, verdicts, words
 from companion.claim_tables import numbers
-from companion.rules import MODELS
+from companion.studies.grid import MODELS
 
 MEASURES = {
     "penalized": "the published setting",
@@ -78,7 +78,7 @@ def answer(
         >>> answer(*[pd.DataFrame()] * 4)["choice_chest"]
         'nothing yet'
     """
-    wide, _ = tables.split_grid(tables.of_model(grid))
+    wide, _ = grid_search.split_grid(tables.of_model(grid))
     said = {}
     for name, runs, dataset in (("chest", chest, "pneumoniamnist"), ("skin", skin, "ham10000")):
         for word, method in (("published", "penalized"), ("augmentation", "augmented")):
@@ -86,7 +86,7 @@ def answer(
                 found = tables.difference(tables.of_model(runs), metric, method)
                 phrase = verdicts.phrase(found, f"the {tables.METRIC_NAMES[metric]}")
                 said[f"{word}_{name}_{short}"] = phrase
-        picked = tables.choices(tables.of_datasets(wide, [dataset]))
+        picked = grid_search.choices(tables.of_datasets(wide, [dataset]))
         said[f"choice_{name}"] = " or ".join(map(_choice, picked.itertuples())) or "nothing yet"
     for short, metric in (("loss", "test_cross_entropy"), ("auroc", "test_auroc")):
         found = tables.difference(tables.of_model(protocol), metric, "augmented")
@@ -97,8 +97,8 @@ def answer(
 
 
 def _choice(row: NamedTuple) -> str:
-    """A row of :func:`companion.tables.choices` in words, with how sure the choice is."""
-    setting = tables.setting_text(*(getattr(row, name) for name in tables.SETTING))
+    """A row of :func:`companion.grid_search.choices` in words, with how sure the choice is."""
+    setting = grid_search.setting_text(*(getattr(row, name) for name in grid_search.SETTING))
     what = setting if setting == "no penalty" else f"a weight of {setting}"
     lead = row.lead
     unclear = lead is not None and lead.n > 1 and lead.low <= 0 <= lead.high

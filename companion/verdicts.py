@@ -37,7 +37,8 @@ from varreg.lab.statistics import Interval, prediction_interval
 VERDICTS = ("reproduced", "partly", "not reproduced", "contradicted", "cannot be known")
 
 #: Smallest improvement worth having, in the unit of the metric: one point of accuracy, 0.01 of
-#: AUROC, cross-entropy or calibration error.
+#: AUROC, cross-entropy or calibration error. It is what the plans call the smallest effect of
+#: interest, too.
 MARGIN = 0.01
 
 #: How far, in standard deviations of our runs, a prediction interval may reach to either side for
@@ -129,6 +130,22 @@ def of_difference(difference: Interval | None, direction: int, margin: float = M
     if best < 0 and mean <= -margin:
         return "contradicted"
     return "not reproduced" if best < margin else "cannot be known"
+
+
+def reads(mean: float, low: float, high: float, p_holm: float) -> str:
+    """What a difference of the primary outcome says, by the rules of the plan of the comparison.
+
+    Example:
+        >>> reads(-0.05, -0.08, -0.02, 0.001), reads(0.001, -0.004, 0.006, 0.7)
+        ('lower', 'negligible')
+        >>> reads(0.02, -0.02, 0.06, 0.4), reads(-0.003, -0.005, -0.001, 0.001)
+        ('unclear', 'negligible')
+    """
+    if low > -MARGIN and high < MARGIN:
+        return "negligible"
+    if p_holm < 0.05:
+        return "lower" if mean < 0 else "higher"
+    return "unclear"
 
 
 def together(verdicts: Iterable[str]) -> str:

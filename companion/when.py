@@ -22,9 +22,8 @@ from companion import style, words
 from companion.probes.layers import ENTERS, METRICS
 from companion.rivals import DATA, MEASURES, PRIMARY
 from companion.studies import few_images_weights, specs
-from companion.studies.few_images import DRAWS, SHARES
-from companion.studies.few_images import METHODS as SETTINGS
-from companion.tables import MODEL_NAMES, by_seed, mean_change
+from companion.studies.few_images import ARMS, DRAWS, SHARES
+from companion.tables import MODEL_NAMES, mean_change, pairs_of
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
 from varreg.lab.statistics import holm, mean_interval
@@ -33,12 +32,12 @@ from varreg.lab.statistics import holm, mean_interval
 TITLES = {
     name: METHODS[given["method"]].title
     + ", augmented" * (given["method"] != "augmented" and given.get("augment", False))
-    for name, given in SETTINGS.items()
+    for name, given in ARMS.items()
 } | {"fixed": "penalty, fixed weight"}
 #: What each method is compared with.
 REFERENCES = {
     name: "augmented" if name.startswith("augmented_") else "none"
-    for name in SETTINGS
+    for name in ARMS
     if name != "none"
 }
 #: Methods that the curves show: all of them would hide each other.
@@ -72,7 +71,7 @@ def recorded(study: str, results: Path | None = None) -> dict[str, pd.DataFrame]
     if runs.empty:
         return {}
     if study != few_images_weights.STUDY:
-        name_of = {_setting(given): name for name, given in SETTINGS.items()}
+        name_of = {_setting(given): name for name, given in ARMS.items()}
         runs = runs.assign(method=[name_of[_setting(run)] for run in runs.to_dict("records")])
     runs = runs.assign(level=[_level(study, run) for run in runs.to_dict("records")])
     by_key, found = runs.set_index("key", drop=False), {}
@@ -119,19 +118,12 @@ def differences(runs: pd.DataFrame, measures: Sequence[str] = OUTCOMES) -> pd.Da
     rows = []
     for level, mine in runs.groupby("level", sort=False):
         for measure in measures:
-            found = {
-                name: mean_change(first - second)
+            pairs = {
+                name: (name, against)
                 for name, against in REFERENCES.items()
                 if name in set(mine["method"])
-                for first, second in [by_seed(mine, measure, name, against)]
             }
-            adjusted = [math.nan] * len(found)
-            if measure == PRIMARY:
-                adjusted = holm([each.p for each in found.values()])
-            for (name, each), p in zip(found.items(), adjusted, strict=True):
-                row = {"level": level, "method": name, "measure": measure, "p_holm": p}
-                row |= {key: getattr(each, key) for key in ("mean", "low", "high", "n", "p")}
-                rows.append(row | {"text": words.change(each) + "*" * (p < 0.05)})
+            rows += pairs_of(mine, measure, pairs, corrected=measure == PRIMARY, level=level)
     return pd.DataFrame(rows)
 
 
@@ -207,7 +199,7 @@ def best_strengths(runs: pd.DataFrame) -> pd.DataFrame:
     for level, mine in runs.groupby("level", sort=False):
         off = mine.loc[mine["method"] == "baseline", "val_cross_entropy"].mean()
         row = {"Images": level}
-        for method, setting in few_images_weights.METHODS.items():
+        for method, setting in few_images_weights.SETTING_OF.items():
             scores = mine[mine["method"] == method].groupby(setting)["val_cross_entropy"].mean()
             gain = scores.min() - off
             title = words.capital(METHODS[method].title)
@@ -222,7 +214,7 @@ def best_facts(dataset: str, runs: pd.DataFrame) -> dict[str, object]:
     said: dict[str, object] = {}
     for row in best_strengths(runs).to_dict("records"):
         level = _in_a_name(row["Images"])
-        for method in few_images_weights.METHODS:
+        for method in few_images_weights.SETTING_OF:
             title, head = (
                 words.capital(METHODS[method].title),
                 f"when_best_{dataset}_{level}_{method}",
@@ -382,7 +374,7 @@ def _curve(ax: Axes, name: str, values: Iterable[tuple[float, pd.Series]]) -> No
 
 
 def _look(name: str) -> dict[str, object]:
-    color = METHODS[str(SETTINGS[name]["method"])].color
+    color = METHODS[str(ARMS[name]["method"])].color
     marker = MARKERS.get(name, "o")
     return {"color": color, "ls": DASHES.get(name, "-"), "marker": marker, "ms": 4}
 

@@ -12,7 +12,7 @@ from varreg.weights import GradientRatio  # varreg
 class FeaturePenalty(Callback):  # varreg: all of it
     run_valid = False  # valid_loss is the classification loss alone
 
-    def __init__(self, penalty=varreg.feature_variance, rho=0.03):
+    def __init__(self, penalty=varreg.feature_variance, rho=0.027):
         self.penalty, self.weight = penalty, GradientRatio(rho)
 
     def before_fit(self):

@@ -14,7 +14,7 @@ class PenalizedTrainer(Trainer):  # varreg: all of it
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False  # a mean; divide it when accumulating
         self.tap = varreg.FeatureTap(self.model)
-        weight = GradientRatio(rho=0.03)
+        weight = GradientRatio(rho=0.027)
         criterion = varreg.PenalizedLoss("multiclass", varreg.feature_variance, weight)
         self.criterion, self.parts = criterion.to(self.args.device), {}
 

@@ -14,7 +14,7 @@ class Classifier(lightning.LightningModule):
         super().__init__()
         self.network = network
         self.tap = varreg.FeatureTap(network)  # varreg: on the network, not on the module itself
-        penalty, weight = varreg.feature_variance, GradientRatio(rho=0.03)  # varreg: sets itself
+        penalty, weight = varreg.feature_variance, GradientRatio(rho=0.027)  # varreg: sets itself
         self.criterion = varreg.PenalizedLoss("multiclass", penalty, weight)  # varreg
 
     def training_step(self, batch, batch_idx):

@@ -14,7 +14,7 @@ from varreg.weights import GradientRatio  # varreg
 class PenaltyLoss(_Loss):  # varreg: all of it
     """A loss of MONAI, plus the penalty on the features of the network that is tapped."""
 
-    def __init__(self, loss, tap, task="multiclass", rho=0.03):
+    def __init__(self, loss, tap, task="multiclass", rho=0.027):
         super().__init__()
         self.tap = tap
         penalty, weight = varreg.feature_variance, GradientRatio(rho)

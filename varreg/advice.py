@@ -41,8 +41,6 @@ FAR = 4
 FEW = 16
 # Seconds after which no further batch is looked at.
 PATIENCE = 30.0
-# What validation chose where a weight that sets itself was tried.
-RHO = float(f"{STRENGTH:.1g}")
 
 # Operations of one input between batch normalization and the features: those that keep a variance
 # up to a factor, and those that act on each value alone.
@@ -428,7 +426,7 @@ def _advise(seen: _Seen, images: int | None, augmented: bool, task: Task) -> Adv
         median_variance=each.median().item(),
         dead=seen.dead,
         ratio=statistics.median(seen.ratios) if seen.ratios else None,
-        rho=RHO,
+        rho=STRENGTH,
         normalization=seen.normalization,
         task=task,
     )

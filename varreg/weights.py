@@ -4,7 +4,7 @@ A fixed weight must be searched for over decades: it depends on the number and t
 features. Each module here gives the weight :math:`w` of one training step instead, as a scalar
 without a gradient, from what the step has computed anyway:
 
-    >>> weight = GradientRatio(rho=0.03)
+    >>> weight = GradientRatio(rho=0.027)
     >>> features = torch.tensor([[0.0], [2.0]], requires_grad=True)
     >>> cross_entropy, penalty = features.square().mean(), features.var(dim=0).mean()
     >>> total = cross_entropy + weight(cross_entropy, penalty, features) * penalty
@@ -183,7 +183,7 @@ class GradientRatio(_Averaging):
         tensor(2.)
     """
 
-    def __init__(self, rho: float = 0.03, smoothing: float = 0.9, *, sync: bool = False) -> None:
+    def __init__(self, rho: float = 0.027, smoothing: float = 0.9, *, sync: bool = False) -> None:
         super().__init__(smoothing)
         check_flag("sync", sync)
         self.sync = sync

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,21 +12,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from companion import style, words
+from companion import style, verdicts, words
 from companion.probes import units
-from companion.rivals import MEASURES, NEGLIGIBLE, PRIMARY, reads
-from companion.studies.few_images import METHODS as SETTINGS
-from companion.tables import by_seed, mean_change
+from companion.rivals import MEASURES, PRIMARY
+from companion.studies.few_images import ARMS
+from companion.tables import pairs_of
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
-from varreg.lab.runs import RunSpec
-from varreg.lab.statistics import holm
+from varreg.lab.specs import RunSpec
 
 MEASURED = (PRIMARY, "test_auroc", "test_accuracy")
 #: By the method of a run, its name in ``few_images``.
-NAMES = {
-    given["method"]: name for name, given in SETTINGS.items() if not name.startswith("augmented_")
-}
+NAMES = {given["method"]: name for name, given in ARMS.items() if not name.startswith("augmented_")}
 TITLES = {name: METHODS[method].title for method, name in NAMES.items()} | {
     "fixed": "penalty, fixed weight"
 }
@@ -91,23 +87,17 @@ class Section:
     def differences(self) -> pd.DataFrame:
         """Each pair over the seeds that both have.
 
-        A row a pair and measure: ``pair, title, measure, mean, low, high, n, p, p_holm, reads``.
+        A row a pair and measure: ``pair, title, measure, mean, low, high, n, p, p_holm, text,
+        reads``.
         Holm's correction is over the pairs, for the primary outcome; it is NaN for the others.
         """
-        rows = []
+        rows, titles = [], {pair.name: pair.title for pair in self.pairs}
         for measure in MEASURED:
-            found = []
-            for pair in self.pairs:
-                first, second = by_seed(self.runs, measure, pair.method, pair.against)
-                found.append(mean_change(first - second))
-            adjusted = [math.nan] * len(found)
-            if measure == PRIMARY:
-                adjusted = holm([each.p for each in found])
-            for pair, each, p in zip(self.pairs, found, adjusted, strict=True):
-                row = {"pair": pair.name, "title": pair.title, "measure": measure, "p_holm": p}
-                row |= {key: getattr(each, key) for key in ("mean", "low", "high", "n", "p")}
-                rows.append(row | {"reads": reads(each.mean, each.low, each.high, p)})
-        return pd.DataFrame(rows)
+            compared = {pair.name: (pair.method, pair.against) for pair in self.pairs}
+            for row in pairs_of(self.runs, measure, compared, corrected=measure == PRIMARY):
+                said = verdicts.reads(row["mean"], row["low"], row["high"], row["p_holm"])
+                rows.append(row | {"title": titles[row["method"]], "reads": said})
+        return pd.DataFrame(rows).rename(columns={"method": "pair"})
 
     def of(self, pair: str, measure: str = PRIMARY) -> pd.Series:
         """The difference of one pair."""
@@ -210,7 +200,7 @@ def forest(sections: Sequence[Section]) -> Figure:
         label.set_fontweight("bold" if pair is None else "normal")
     ax.tick_params(axis="y", length=0)
     ax.axvline(0, color="black", lw=0.8)
-    ax.axvspan(-NEGLIGIBLE, NEGLIGIBLE, color=style.PALE, alpha=0.5, lw=0, zorder=0)
+    ax.axvspan(-verdicts.MARGIN, verdicts.MARGIN, color=style.PALE, alpha=0.5, lw=0, zorder=0)
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.set_xlabel("change of test cross-entropy")
     return figure

@@ -7,7 +7,7 @@ from pathlib import Path
 from companion.beyond.effects import Section, of_specs, pairs, recorded_units
 from companion.studies import beyond
 
-COMPARED = pairs(*beyond.METHODS[1:])
+COMPARED = pairs(*beyond.COMPARED[1:])
 
 
 def sections(results: Path | None = None) -> list[Section]:

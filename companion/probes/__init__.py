@@ -19,10 +19,10 @@ from types import ModuleType
 from torch import Tensor
 
 from varreg.checks import check_choice
-from varreg.lab.columns import digest
 from varreg.lab.datasets import Dataset
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.runs import Trained, provenance
+from varreg.lab.specs import digest
 from varreg.lab.training import as_device, predict
 
 PROBES = (

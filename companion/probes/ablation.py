@@ -50,7 +50,7 @@ def measure(dataset: str, method: str, seed: int, **where: str | Path | None) ->
 
     Args:
         dataset: ``"breastmnist"`` or ``"pneumoniamnist"``.
-        method: A key of :data:`companion.studies.few_images.METHODS`.
+        method: A key of :data:`companion.studies.few_images.ARMS`.
         seed: Of the run, and of the random order.
         where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 

@@ -15,7 +15,8 @@ from companion.studies import every
 from companion.studies.chest_paper import KERAS
 from companion.studies.grid import PAPER_GRID
 from varreg.lab.metrics import classification_metrics
-from varreg.lab.runs import RunSpec, train_run
+from varreg.lab.runs import train_run
+from varreg.lab.specs import RunSpec
 
 NAMES = ("feature_sampling_ratio", "lambda_", "variance_weight")
 ORDER = every(**{name: PAPER_GRID[name] for name in NAMES})

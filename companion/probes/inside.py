@@ -21,7 +21,8 @@ from varreg.features import FeatureTap
 from varreg.lab import representations
 from varreg.lab.datasets import Dataset
 from varreg.lab.metrics import classification_metrics
-from varreg.lab.runs import RunSpec, Trained, load_data, train_run
+from varreg.lab.runs import Trained, load_data, train_run
+from varreg.lab.specs import RunSpec
 from varreg.lab.training import Scaling
 from varreg.loss import PUBLISHED
 
@@ -31,17 +32,17 @@ LOOKS = 10
 LEADING = 10
 """How many eigenvalues are recorded."""
 
-METHODS: dict[str, dict[str, object]] = {
-    "none": few_images.METHODS["none"],
+ARMS: dict[str, dict[str, object]] = {
+    "none": few_images.ARMS["none"],
     "published": {"method": "penalized", **PUBLISHED},
-    **{name: few_images.METHODS[name] for name in ("fixed", "self_setting", "head_weighted")},
+    **{name: few_images.ARMS[name] for name in ("fixed", "self_setting", "head_weighted")},
     "within_class": {"method": "within_class", "strength": 2.5},
-    **{name: few_images.METHODS[name] for name in ("feature_l2", "dropout", "augmented")},
+    **{name: few_images.ARMS[name] for name in ("feature_l2", "dropout", "augmented")},
 }
 """At the strengths that validation chose on BreastMNIST."""
 
 #: One unit a method, with all of its seeds.
-SETTINGS = every(dataset=("breastmnist",), method=METHODS)
+SETTINGS = every(dataset=("breastmnist",), method=ARMS)
 
 
 def measure(dataset: str, method: str, **where: str | Path | None) -> Measured:
@@ -49,7 +50,7 @@ def measure(dataset: str, method: str, **where: str | Path | None) -> Measured:
 
     Args:
         dataset: Of the comparison, with two classes.
-        method: One of :data:`METHODS`.
+        method: One of :data:`ARMS`.
         where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 
     Returns:
@@ -61,7 +62,7 @@ def measure(dataset: str, method: str, **where: str | Path | None) -> Measured:
 
 def spec_of(dataset: str, method: str, seed: int) -> RunSpec:
     """The run of a method and a seed, as in the comparison."""
-    return RunSpec(study="inside", seed=seed, **DATASETS[dataset] | METHODS[method])
+    return RunSpec(study="inside", seed=seed, **DATASETS[dataset] | ARMS[method])
 
 
 def explore(
@@ -76,7 +77,7 @@ def explore(
     Args:
         data: What is trained on.
         dataset: Whose settings the training has.
-        method: One of :data:`METHODS`.
+        method: One of :data:`ARMS`.
         device: As of :func:`varreg.lab.runs.train_run`.
         more: What else to measure of each trained network.
 

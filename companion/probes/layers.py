@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from companion.probes import Measured, answers
 from companion.studies import every
-from companion.studies.few_images import METHODS, settings
+from companion.studies.few_images import ARMS, settings
 from varreg import FeatureTap, PenalizedLoss, feature_variance
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.runs import Trained, initial_model, load_data, settings_of
@@ -92,7 +92,7 @@ def measure(weight: str, layers: str, seed: int, **where: str | Path | None) -> 
     model = initial_model(spec, data)
 
     def strength() -> float | nn.Module:
-        value = METHODS[weight].get("strength", METHODS[weight].get("variance_weight", 0.0))
+        value = ARMS[weight].get("strength", ARMS[weight].get("variance_weight", 0.0))
         return GradientRatio(value) if weight == "self_setting" else value
 
     both = layers == "both"

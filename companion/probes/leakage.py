@@ -20,7 +20,8 @@ from companion.studies import every
 from companion.studies.grid import DATASETS, MODELS
 from varreg.checks import check_choice
 from varreg.lab.datasets import Dataset
-from varreg.lab.runs import RunSpec, load_data, train_run
+from varreg.lab.runs import load_data, train_run
+from varreg.lab.specs import RunSpec
 
 TRAINING = ("all images", "without the test lesions", "without as many others")
 #: One unit a run: both networks, three training sets, five seeds.

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from companion.probes import Measured, outcomes
-from companion.studies.few_images import DRAWS, METHODS, settings
+from companion.studies import few_images
+from companion.studies.few_images import DRAWS, settings
 from varreg.lab.columns import SPLITS
 from varreg.lab.datasets import Dataset, folders
 from varreg.lab.models import SmallCNN
-from varreg.lab.runs import RunSpec, Trained, criterion_of, load_data, settings_of
+from varreg.lab.runs import Trained, criterion_of, load_data, settings_of
+from varreg.lab.specs import RunSpec
 from varreg.lab.training import Criterion, fit
 from varreg.loss import PenalizedLoss
 from varreg.variance import feature_variance
@@ -186,5 +188,5 @@ def criterion_for(spec: RunSpec, data: Dataset, only: ImageAndTable | None) -> C
     def of_images(features: Tensor) -> Tensor:
         return share * feature_variance(features[:, : only.image_features], validate=False)
 
-    weight = METHODS["fixed"]["variance_weight"]
+    weight = few_images.ARMS["fixed"]["variance_weight"]
     return PenalizedLoss(data.task, of_images, weight, validate=False)

@@ -18,7 +18,8 @@ from companion.studies import every
 from companion.studies.grid import DATASETS, MODELS
 from varreg.features import FeatureTap
 from varreg.lab.metrics import classification_metrics
-from varreg.lab.runs import RunSpec, load_data, train_run
+from varreg.lab.runs import load_data, train_run
+from varreg.lab.specs import RunSpec
 from varreg.lab.statistics import mean_interval
 from varreg.lab.training import Scaling
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from companion.probes import Measured
-from companion.probes.inside import METHODS, explore
+from companion.probes.inside import ARMS, explore
 from companion.studies import every
 from varreg.lab.attribution import grad_cam, input_gradient, points_inside, share_inside
 from varreg.lab.datasets import phantom
@@ -31,7 +31,7 @@ SHORTCUTS = {
 shortcut that goes through all that was collected, it is there, too."""
 
 #: One unit a method, with all of its seeds.
-SETTINGS = every(dataset=SHORTCUTS, method=METHODS)
+SETTINGS = every(dataset=SHORTCUTS, method=ARMS)
 SIZE = 28
 
 
@@ -40,7 +40,7 @@ def measure(dataset: str, method: str, **where: str | Path | None) -> Measured:
 
     Args:
         dataset: One of :data:`SHORTCUTS`.
-        method: One of :data:`companion.probes.inside.METHODS`.
+        method: One of :data:`companion.probes.inside.ARMS`.
         where: ``device``, as of :func:`varreg.lab.runs.train_run`; ``root`` is not used.
 
     Returns:

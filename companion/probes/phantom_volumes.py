@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from companion.probes import Measured, outcomes
 from companion.studies import every
-from companion.studies.beyond import METHODS
+from companion.studies.beyond import COMPARED
 from companion.studies.few_images import settings
 from varreg.lab.datasets.cache import hash_bytes
 from varreg.lab.datasets.core import Dataset, assemble
@@ -25,7 +25,7 @@ from varreg.lab.runs import train_run
 
 SIZE = 16
 COUNTS = {"train": 200, "val": 100, "test": 400}
-SETTINGS = every(seed=range(10), method=METHODS)
+SETTINGS = every(seed=range(10), method=COMPARED)
 
 
 def draw(n: int, *, seed: int, spurious: float, size: int = SIZE) -> tuple[np.ndarray, ...]:
@@ -93,7 +93,7 @@ def measure(method: str, seed: int, **where: str | Path | None) -> Measured:
     """Train the small network in three dimensions, 15 epochs.
 
     Args:
-        method: A key of :data:`companion.studies.few_images.METHODS`.
+        method: A key of :data:`companion.studies.few_images.ARMS`.
         seed: Of the run.
         where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 

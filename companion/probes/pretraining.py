@@ -18,7 +18,8 @@ from companion.studies.few_images import DRAWS, epochs, settings
 from companion.studies.rivals_tuning import DATASETS
 from varreg.lab.augment import zoom_and_shift
 from varreg.lab.datasets import Dataset
-from varreg.lab.runs import RunSpec, initial_model, load_data, train_run
+from varreg.lab.runs import initial_model, load_data, train_run
+from varreg.lab.specs import RunSpec
 from varreg.lab.training import Scaling, as_device, batches, in_blocks, streams
 from varreg.penalties import decov, vicreg_variance
 

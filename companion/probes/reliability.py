@@ -28,13 +28,14 @@ from varreg.lab.metrics import (
     reliability_metrics,
 )
 from varreg.lab.predictions import Predictions
-from varreg.lab.runs import RunSpec, train_run
+from varreg.lab.runs import train_run
+from varreg.lab.specs import RunSpec
 from varreg.lab.training import predict
 
-METHODS = ("none", "fixed", "self_setting", "feature_l2", "augmented", "augmented_feature_l2")
+COMPARED = ("none", "fixed", "self_setting", "feature_l2", "augmented", "augmented_feature_l2")
 SEVERITIES = (1, 3, 5)
 #: One unit a network.
-SETTINGS = every(dataset=("breastmnist", "pneumoniamnist"), seed=range(10), method=METHODS)
+SETTINGS = every(dataset=("breastmnist", "pneumoniamnist"), seed=range(10), method=COMPARED)
 
 
 def spec(dataset: str, seed: int, method: str) -> RunSpec:
@@ -48,7 +49,7 @@ def measure(dataset: str, seed: int, method: str, **where: str | Path | None) ->
     Args:
         dataset: Name of the data set, of two classes.
         seed: Of the run.
-        method: One of :data:`METHODS`.
+        method: One of :data:`COMPARED`.
         where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 
     Returns:

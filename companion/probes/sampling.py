@@ -21,7 +21,8 @@ from companion.probes import Measured
 from companion.studies import every
 from companion.studies.grid import DATASETS, MODELS
 from varreg.features import FeatureTap
-from varreg.lab.runs import RunSpec, train_run
+from varreg.lab.runs import train_run
+from varreg.lab.specs import RunSpec
 from varreg.lab.timing import interleaved
 from varreg.lab.training import batches
 from varreg.penalties import released_variance

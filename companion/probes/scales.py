@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from companion.probes import Measured
-from companion.probes.inside import METHODS
+from companion.probes.inside import ARMS
 from companion.probes.norms import sizes
 from companion.studies import every
 from companion.studies.rivals_tuning import DATASETS
 from varreg.features import FeatureTap
-from varreg.lab.runs import RunSpec, load_data, train_run
+from varreg.lab.runs import load_data, train_run
+from varreg.lab.specs import RunSpec
 from varreg.lab.statistics import mean_interval
 from varreg.lab.training import Scaling
 
@@ -40,7 +41,7 @@ def measure(model: str, method: str, seed: int, **where: str | Path | None) -> M
 
     Args:
         model: One of :data:`NETWORKS`.
-        method: One of :data:`companion.probes.inside.METHODS`.
+        method: One of :data:`companion.probes.inside.ARMS`.
         seed: Of the run.
         where: ``root`` and ``device``, as of :func:`varreg.lab.runs.train_run`.
 
@@ -48,7 +49,7 @@ def measure(model: str, method: str, seed: int, **where: str | Path | None) -> M
         A row an epoch, from 0: the sizes of :func:`companion.probes.norms.sizes` and those of
         :func:`normalized`.
     """
-    settings = DATASETS["breastmnist"] | METHODS[method] | {"epochs": EPOCHS}
+    settings = DATASETS["breastmnist"] | ARMS[method] | {"epochs": EPOCHS}
     spec = RunSpec(study="scales", seed=seed, model=model, **settings)
     data = load_data(spec, where.get("root"))
     seen = Scaling.of(data.train.images, spec.normalize)(data.train.images)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from companion import published, style, tables, words
-from companion.predictions import METHODS
+from companion.predictions import COMPARED
 from companion.published import CHEST_IMAGES, RELEASED_LOG
 from companion.style import COLORS
 from varreg.lab.statistics import wilson
@@ -30,7 +30,7 @@ def counts() -> dict[str, int]:
         method: round(
             TOTAL * published.find("chest", method, "accuracy", source=RELEASED_LOG).value
         )
-        for method in METHODS
+        for method in COMPARED
     }
 
 
@@ -186,7 +186,7 @@ def figure(studies: Mapping[str, pd.DataFrame]) -> Figure:
         if points.empty:
             style.say_empty(ax)
             continue
-        methods = [name for name in METHODS if name in set(points["method"])]
+        methods = [name for name in COMPARED if name in set(points["method"])]
         for place, method in enumerate(methods):
             right = _right(points[points["method"] == method])
             dots = {"color": COLORS[method], "ms": 6, "alpha": 0.5, "mew": 0}

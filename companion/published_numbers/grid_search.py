@@ -10,12 +10,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from companion import style, tables, words
+from companion.grid_search import SETTING, setting_text
 from companion.probes.bits import unpack
 from varreg.lab.methods import BLUE, RED
 from varreg.lab.statistics import mean_interval, paired_difference
 
 #: Ways to choose among the combinations of the search.
-RULES = {
+CHOICES = {
     "small": "accuracy on 16,\nfirst of the best",
     "small_random": "accuracy on 16,\nties at random",
     "accuracy": "accuracy\non all",
@@ -74,7 +75,7 @@ def best_at_random(scores: np.ndarray) -> np.ndarray:
 
 
 def choice_shares(rows: pd.DataFrame, draws: int = 10_000) -> pd.DataFrame:
-    """How often each rule of :data:`RULES` chooses each combination of the search.
+    """How often each rule of :data:`CHOICES` chooses each combination of the search.
 
     Args:
         rows: Details of the probe ``carried``, as from :func:`companion.records.details`.
@@ -101,7 +102,7 @@ def choice_shares(rows: pd.DataFrame, draws: int = 10_000) -> pd.DataFrame:
         for rule, (score, choose) in scores.items():
             winners = _shared(score) > 0
             parts.append(
-                group[["place", *tables.SETTING, "test_cross_entropy"]].assign(
+                group[["place", *SETTING, "test_cross_entropy"]].assign(
                     mode=mode,
                     seed=seed,
                     rule=rule,
@@ -126,11 +127,11 @@ def choices(shares: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (mode, rule), group in [] if shares.empty else shares.groupby(["mode", "rule"], sort=False):
-        picked = group.groupby(["place", *tables.SETTING])["share"].mean()
+        picked = group.groupby(["place", *SETTING])["share"].mean()
         place, *setting = picked.idxmax()
         expected = (group["share"] * group["test_cross_entropy"]).groupby(group["seed"]).sum()
         blind = group.groupby("seed")["test_cross_entropy"].mean()
-        chosen = place, tables.setting_text(*setting), picked.max()
+        chosen = place, setting_text(*setting), picked.max()
         tied = group["ties"].mean(), group["tied"].mean()
         rows.append((mode, rule, *tied, *chosen, paired_difference(expected, blind)))
     columns = ["mode", "rule", "ties", "tied", "place", "setting", "share", "gain"]
@@ -226,7 +227,7 @@ def search_places(
             ax.fill_between(wide.index, low, high, color=color, alpha=0.12, lw=0)
             ax.plot(wide.index, wide.mean(axis=1), color=color, marker="o", ms=4.5)
     first = rows.drop_duplicates("place").sort_values("place")
-    settings = [tables.setting_text(*each) for each in first[tables.SETTING].to_numpy()]
+    settings = [setting_text(*each) for each in first[SETTING].to_numpy()]
     axes[-1, 0].set_xticks(first["place"], settings, rotation=90)
     axes[-1, 0].set_xlabel("In the order of the search (weight, ratio, lambda)")
     marks = {
@@ -248,18 +249,18 @@ def choice_heat(shares: pd.DataFrame) -> Figure:
     modes = [mode for mode in MODE_COLORS if mode in set(shares["mode"])]
     figure, axes = style.panels(1, len(modes), 6.4, wider=1.0, sharey=True)
     wide = 100 * shares.pivot_table(
-        index=["place", *tables.SETTING], columns=["mode", "rule"], values="share"
+        index=["place", *SETTING], columns=["mode", "rule"], values="share"
     )
     look = {"annot": True, "fmt": ".0f", "annot_kws": {"size": 10.5}, "linewidths": 1}
     look |= {"cmap": "Blues", "vmin": 0, "vmax": 100, "cbar": False}
     for ax, mode in zip(axes[0], modes, strict=True):
-        sns.heatmap(wide[mode].reindex(columns=list(RULES)), ax=ax, **look)
+        sns.heatmap(wide[mode].reindex(columns=list(CHOICES)), ax=ax, **look)
         ax.set_title("Carried over" if mode == "carried" else "Fresh weights")
-        ax.set_xticklabels(RULES.values(), rotation=90)
+        ax.set_xticklabels(CHOICES.values(), rotation=90)
         ax.set_xlabel("")
         ax.set_ylabel("")
         ax.tick_params(length=0)
-    labels = [tables.setting_text(*setting) for _, *setting in wide.index]
+    labels = [setting_text(*setting) for _, *setting in wide.index]
     axes[0, 0].set_yticklabels(labels, rotation=0)
     axes[0, 0].set_ylabel("Weight, ratio, lambda, in the order of the search")
     return figure

@@ -17,7 +17,7 @@ from varreg.features import FeatureTap
 from varreg.lab.datasets import phantom
 from varreg.lab.methods import BLUE
 from varreg.lab.models import build
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 from varreg.loss import VariancePenalizedLoss
 
 TRAJECTORIES = ["train_cross_entropy", "val_cross_entropy"]
@@ -108,7 +108,7 @@ def with_family(runs: pd.DataFrame, families: Mapping[str, Mapping[str, object]]
     Args:
         runs: Rows of the study ``inert_lambda``.
         families: Name -> settings; a setting not named has the default of a
-            :class:`~varreg.lab.runs.RunSpec`. Runs of no family are left out.
+            :class:`~varreg.lab.specs.RunSpec`. Runs of no family are left out.
 
     Example:
         >>> runs = pd.DataFrame({"optimizer": ["adam", "adam"], "adam_epsilon": [1e-8, 1e-2]})

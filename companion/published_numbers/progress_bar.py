@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from scipy import optimize
 
 from companion import published, style, tables, words
-from companion.predictions import BATCH, EPSILON, METHODS, bar_weights, progress_bar, running
+from companion.predictions import BATCH, COMPARED, EPSILON, bar_weights, progress_bar, running
 from companion.published import CHEST_IMAGES, RELEASED_BAR, RELEASED_LOG, TABLES
 from companion.style import COLORS, PALE, WIDTH
 from varreg.lab.methods import BLUE, GREY, RED
@@ -165,7 +165,7 @@ def compatible_table(runs: pd.DataFrame) -> pd.DataFrame:
         runs: Rows of the study ``chest_paper``; their recall of pneumonia fixes a single value.
     """
     rows = []
-    for method in METHODS:
+    for method in COMPARED:
         shown, recall = _published(method, TABLES["chest"]), _recalls(runs, method)[1]
         rows.append(
             {
@@ -204,7 +204,7 @@ def pairs_table(runs: pd.DataFrame) -> pd.DataFrame:
     """
     table = attainable().set_index("right")
     rows = []
-    for method in METHODS:
+    for method in COMPARED:
         true, shown = (_published(method, source) for source in (RELEASED_LOG, RELEASED_BAR))
         here = table.loc[round(true * TOTAL)]
         rows.append(
@@ -290,7 +290,7 @@ def figure(images: pd.DataFrame, method: str = "baseline") -> Figure:
     for row in bars(images).query("measure == 'accuracy'").itertuples():
         size = 13 if row.method == "baseline" else 8  # seen behind a mark that covers it
         below.plot(row.metric, row.closing, "o", color=COLORS[row.method], mec="white", ms=size)
-    for name in METHODS:
+    for name in COMPARED:
         true, shown = (_published(name, source) for source in (RELEASED_LOG, RELEASED_BAR))
         below.plot(true, shown, "P", color="white", mec=COLORS[name], mew=1.6, ms=9)
     return figure
@@ -328,7 +328,7 @@ def _map(ax: Axes) -> None:
     for low, high, color in (("low", "high", PALE), ("even_low", "even_high", MIDDLE_BLUE)):
         ax.fill_between(table["accuracy"], table[low], table[high], color=color, lw=0)
     ax.plot([0, 1], [0, 1], color="black", lw=1, ls="--")
-    for method in METHODS:
+    for method in COMPARED:
         shown, color = _published(method, TABLES["chest"]), COLORS[method]
         low, high = compatible(shown)
         ax.plot([low, high], [shown, shown], color=color, lw=2.6, solid_capstyle="butt")
@@ -350,7 +350,7 @@ def _map(ax: Axes) -> None:
         "shown = true": {"color": "black", "lw": 1, "ls": "--"},
         "our runs": {"color": GREY, "marker": "o", "ls": "", "ms": 8},
         "released log": released,
-        **{method: {"color": COLORS[method], "lw": 2.6} for method in METHODS},
+        **{method: {"color": COLORS[method], "lw": 2.6} for method in COMPARED},
     }
     place = {"bbox_to_anchor": (0.5, -0.14), "ncols": 3, "fontsize": 9.5}
     style.legend(ax, marks, "upper center", **place)

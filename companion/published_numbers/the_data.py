@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion import style, tables, words
-from companion.predictions import METHODS
+from companion.predictions import COMPARED
 from companion.probes.thresholds import best_threshold, prior_corrected
 from companion.published import CHEST_IMAGES
 from companion.style import COLORS, NETWORKS, PALE, WIDTH
@@ -18,7 +18,7 @@ from varreg.lab.methods import RED
 from varreg.lab.statistics import PairedDifference, mean_interval, paired_difference
 
 #: Ways to set the threshold, and what they are called in the table.
-RULES = {
+CUTOFFS = {
     "0.5": "At 0.5",
     "prior-corrected": "Prior-corrected",
     "validation": "Best on validation",
@@ -72,16 +72,18 @@ def table(rows: pd.DataFrame, single: pd.DataFrame, metric: str = "accuracy") ->
         metric: ``"accuracy"`` or ``"balanced_accuracy"``.
     """
     columns = {"Network": ("model", words.capital), "Model": ("method", tables.METHOD_NAMES)}
-    columns |= {name: (rule, ".3f") for rule, name in RULES.items()}
+    columns |= {name: (rule, ".3f") for rule, name in CUTOFFS.items()}
     columns["Price of 0.5"] = ("price", words.change)
     single = single.assign(model="paper_cnn", size=224, seed=0)
     known = pd.concat([rows.assign(size=28), single] if len(rows) else [single])
     found = []
     for (model, size, method), group in known.groupby(["model", "size", "method"], sort=False):
         head = {"model": f"{tables.MODEL_NAMES[model]}, {size} px", "method": method}
-        means = group.groupby("rule")[metric].mean().reindex(list(RULES))
+        means = group.groupby("rule")[metric].mean().reindex(list(CUTOFFS))
         found.append(head | dict(means) | {"price": _price(group, metric)})
-    return words.printed(pd.DataFrame(found, columns=["model", "method", *RULES, "price"]), columns)
+    return words.printed(
+        pd.DataFrame(found, columns=["model", "method", *CUTOFFS, "price"]), columns
+    )
 
 
 def facts(rows: pd.DataFrame) -> dict[str, object]:
@@ -124,7 +126,7 @@ def figure(rows: pd.DataFrame) -> Figure:
             ax.set_ylabel("Test accuracy")
         else:
             ax.tick_params(labelleft=False)
-    marks = {name: {"color": COLORS[name], "marker": "o"} for name in METHODS}
+    marks = {name: {"color": COLORS[name], "marker": "o"} for name in COMPARED}
     style.legend(figure, marks, "outside lower center", ncols=3)
     return figure
 
@@ -144,17 +146,17 @@ def _shares(ax: Axes) -> None:
 
 
 def _rules(ax: Axes, rows: pd.DataFrame) -> None:
-    methods = [name for name in METHODS if name in set(rows["method"])]
+    methods = [name for name in COMPARED if name in set(rows["method"])]
     for shift, method in zip(np.linspace(-0.16, 0.16, len(methods)), methods, strict=True):
         mine = rows[rows["method"] == method].groupby("rule")["accuracy"]
-        found = [mean_interval(mine.get_group(rule), within=(0, 1)) for rule in RULES]
+        found = [mean_interval(mine.get_group(rule), within=(0, 1)) for rule in CUTOFFS]
         x, color = np.arange(len(found)) + shift, COLORS[method]
         ax.plot(x, [each.mean for each in found], "o", color=color, ms=6)
         low, high = [each.low for each in found], [each.high for each in found]
         ax.vlines(x, low, high, color=color, lw=2)
     names = ["0.5", "prior-\ncorrected", "best on\nvalidation", "best in\nhindsight"]
-    ax.set_xticks(range(len(RULES)), names, fontsize=8.5)
-    ax.set_xlim(-0.5, len(RULES) - 0.5)
+    ax.set_xticks(range(len(CUTOFFS)), names, fontsize=8.5)
+    ax.set_xlim(-0.5, len(CUTOFFS) - 0.5)
     ax.grid(axis="x", visible=False)
 
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from itertools import product
 
 from varreg.checks import check_choice
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 REPRODUCTION = (
     "chest_paper",
@@ -54,8 +54,8 @@ def specs(study: str, **fields: object) -> list[RunSpec]:
 
     Raises:
         ValueError: If there is no such study.
-        MissingRunsError: If the study needs the weight that ``grid`` chooses, and ``grid`` is
-            not recorded.
+        MissingRunsError: If it is ``rivals``, and the runs of ``rivals_tuning`` that choose
+            its strengths are not recorded.
     """
     check_choice("study", study, STUDIES)
     listed = import_module(f"companion.studies.{study}").specs()

@@ -12,7 +12,7 @@ import dataclasses
 
 from companion import stated
 from companion.studies import chest_paper, skin_paper
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 PROTOCOLS = {"chest": chest_paper, "skin": skin_paper}
 SEEDS = range(5)
@@ -31,7 +31,7 @@ class Alternative:
         choice: What this alternative does, in few words.
         source: Who says so.
         settings: What it changes of the released protocol, by the fields of a
-            :class:`~varreg.lab.runs.RunSpec`; a pair gives a value to the baseline and another to
+            :class:`~varreg.lab.specs.RunSpec`; a pair gives a value to the baseline and another to
             the penalized model.
     """
 
@@ -82,7 +82,7 @@ def _runs() -> list[tuple[RunSpec, Alternative, str]]:
 
 def _spec(alternative: Alternative, rate: str, place: int, method: str, seed: int) -> RunSpec:
     released = PROTOCOLS[alternative.experiment]
-    settings = released.RELEASED | released.METHODS[method]
+    settings = released.RELEASED | released.ARMS[method]
     settings |= {"size": 28, "learning_rate": LEARNING_RATES[rate]}
     for name, value in alternative.settings.items():
         settings[name] = value[place] if isinstance(value, list) else value

@@ -7,12 +7,12 @@ chose on BreastMNIST in ``rivals_tuning``: nothing is tuned on these data or net
 from __future__ import annotations
 
 from companion.studies.few_images import settings
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 STUDY = "beyond"
-METHODS = ("none", "fixed", "self_setting", "feature_l2")
+COMPARED = ("none", "fixed", "self_setting", "feature_l2")
 #: Zoom and shift are for images: volumes are not augmented here.
-AUGMENTED = (*METHODS, "augmented")
+AUGMENTED = (*COMPARED, "augmented")
 
 
 def volumes() -> list[RunSpec]:
@@ -34,7 +34,7 @@ def volumes() -> list[RunSpec]:
             batch_size=32,
         )
         for seed in range(10)
-        for name in METHODS
+        for name in COMPARED
     ]
 
 

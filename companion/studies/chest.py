@@ -2,7 +2,7 @@
 
 from companion.studies import every
 from companion.studies.grid import DATASETS, MODELS, paired_methods
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 SEEDS = range(20)
 

@@ -4,7 +4,7 @@ Faithful in its details too: Keras's initial weights and Adam epsilon, division 
 early stopping on the total loss over the 16 validation images.
 """
 
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 from varreg.loss import PUBLISHED
 
 SEEDS = range(10)
@@ -22,7 +22,7 @@ KERAS = {
 """What both released notebooks share, Keras's defaults among it."""
 
 RELEASED = KERAS | {"dataset": "chest_xray", "patience": 5}
-METHODS = {
+ARMS = {
     "baseline": {"epochs": 25},
     "penalized": {"epochs": 30, **PUBLISHED},
     "augmented": {"epochs": 30},
@@ -34,5 +34,5 @@ def specs() -> list[RunSpec]:
     return [
         RunSpec(study="chest_paper", method=method, seed=seed, **RELEASED, **settings)
         for seed in SEEDS
-        for method, settings in METHODS.items()
+        for method, settings in ARMS.items()
     ]

@@ -7,7 +7,7 @@ network of 3x3 kernels loses what spans two blocks.
 
 from companion.studies import every
 from companion.studies.grid import DATASETS, MODELS
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 SEEDS = range(10)
 

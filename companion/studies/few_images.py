@@ -7,7 +7,7 @@ chose on BreastMNIST in ``rivals_tuning``: nothing is tuned on these data.
 from __future__ import annotations
 
 from companion.studies.rivals_tuning import DATASETS
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 STUDY = "few_images"
 SEEDS = range(10)
@@ -17,7 +17,7 @@ DRAWS = 5
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
 MOST_EPOCHS = 100
 
-METHODS: dict[str, dict[str, object]] = {
+ARMS: dict[str, dict[str, object]] = {
     "none": {"method": "baseline"},
     "fixed": {"method": "tuned", "variance_weight": 2.5},
     "self_setting": {"method": "self_setting", "strength": 0.027},
@@ -43,8 +43,8 @@ def epochs(most: int, share: float) -> int:
 
 
 def settings(study: str, dataset: str, name: str, seed: int, **given: object) -> RunSpec:
-    """A run of one of :data:`METHODS` on a data set of the comparison."""
-    return RunSpec(study=study, seed=seed, **DATASETS[dataset] | METHODS[name] | given)
+    """A run of one of :data:`ARMS` on a data set of the comparison."""
+    return RunSpec(study=study, seed=seed, **DATASETS[dataset] | ARMS[name] | given)
 
 
 def specs() -> list[RunSpec]:
@@ -62,5 +62,5 @@ def specs() -> list[RunSpec]:
         for dataset in ("pneumoniamnist", "ham10000")
         for seed in SEEDS
         for share in SHARES
-        for name in METHODS
+        for name in ARMS
     ]

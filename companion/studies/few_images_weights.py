@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from companion.studies.few_images import SHARES, epochs
 from companion.studies.rivals_tuning import CANDIDATES, DATASETS, SEEDS
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 STUDY = "few_images_weights"
-METHODS = {"tuned": "variance_weight", "self_setting": "strength"}
+SETTING_OF = {"tuned": "variance_weight", "self_setting": "strength"}
 """With the setting that is varied."""
 
 
@@ -19,7 +19,7 @@ def specs() -> list[RunSpec]:
     """List the runs: data set by data set, seed by seed."""
     varied = [{"method": "baseline"}] + [
         {"method": method, name: strength}
-        for method, name in METHODS.items()
+        for method, name in SETTING_OF.items()
         for strength in CANDIDATES[method]
     ]
     return [

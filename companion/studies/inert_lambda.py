@@ -6,7 +6,7 @@ gradient.
 """
 
 from companion.studies.grid import DATASETS
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 SEEDS = range(3)
 LAMBDAS = (0.25, 1.0, 4.0)

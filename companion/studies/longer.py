@@ -8,11 +8,11 @@ from __future__ import annotations
 from companion.studies import every
 from companion.studies.few_images import settings
 from companion.studies.rivals_tuning import DATASETS
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 STUDY = "longer"
 SEEDS = range(10)
-METHODS = ("none", "fixed", "self_setting", "feature_l2", "augmented")
+COMPARED = ("none", "fixed", "self_setting", "feature_l2", "augmented")
 EPOCHS = (DATASETS["breastmnist"]["epochs"], 4 * DATASETS["breastmnist"]["epochs"])
 
 
@@ -20,5 +20,5 @@ def specs() -> list[RunSpec]:
     """List the runs, seed by seed."""
     return [
         settings(STUDY, "breastmnist", **each)
-        for each in every(seed=SEEDS, epochs=EPOCHS, name=METHODS)
+        for each in every(seed=SEEDS, epochs=EPOCHS, name=COMPARED)
     ]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from companion.studies import every
 from companion.studies.few_images import settings
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 STUDY = "networks"
 SEEDS = range(10)
-METHODS = ("none", "fixed", "self_setting", "head_weighted", "feature_l2", "augmented")
+COMPARED = ("none", "fixed", "self_setting", "head_weighted", "feature_l2", "augmented")
 NETWORKS = (
     "small_cnn_half",
     "small_cnn",
@@ -28,5 +28,5 @@ def specs() -> list[RunSpec]:
     """List the runs, seed by seed."""
     return [
         settings(STUDY, "breastmnist", **each)
-        for each in every(seed=SEEDS, model=NETWORKS, name=METHODS)
+        for each in every(seed=SEEDS, model=NETWORKS, name=COMPARED)
     ]

@@ -8,7 +8,7 @@ comparison*.
 from __future__ import annotations
 
 from companion.studies.rivals_tuning import Block, reference, tuned
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 STUDY = "one_default"
 SEEDS = range(2000, 2010)

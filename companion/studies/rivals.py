@@ -14,7 +14,8 @@ from companion.studies.rivals_tuning import (
     reference,
     tuned,
 )
-from varreg.lab.runs import MissingRunsError, RunSpec
+from varreg.lab.runs import MissingRunsError
+from varreg.lab.specs import RunSpec
 
 STUDY = "rivals"
 SEEDS = range(20)

@@ -4,12 +4,12 @@ The images are split one by one, as the notebook does, so that a lesion can be o
 """
 
 from companion.studies.chest_paper import KERAS
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 from varreg.loss import PUBLISHED
 
 SEEDS = range(10)
 RELEASED = KERAS | {"dataset": "ham10000", "split": "paper", "epochs": 10, "patience": 2}
-METHODS = {"baseline": {}, "penalized": PUBLISHED}
+ARMS = {"baseline": {}, "penalized": PUBLISHED}
 
 
 def specs() -> list[RunSpec]:
@@ -17,5 +17,5 @@ def specs() -> list[RunSpec]:
     return [
         RunSpec(study="skin_paper", method=method, seed=seed, **RELEASED, **settings)
         for seed in SEEDS
-        for method, settings in METHODS.items()
+        for method, settings in ARMS.items()
     ]

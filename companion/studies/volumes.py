@@ -10,7 +10,7 @@ import dataclasses
 
 from companion.studies.rivals_tuning import MAIN, Block, published, reference, tuned
 from varreg.lab.methods import METHODS
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 STUDY = "volumes"
 SEEDS = range(3000, 3020)

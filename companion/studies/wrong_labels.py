@@ -5,8 +5,8 @@ Methods and strengths are those of ``few_images``.
 
 from __future__ import annotations
 
-from companion.studies.few_images import METHODS, settings
-from varreg.lab.runs import RunSpec
+from companion.studies.few_images import ARMS, settings
+from varreg.lab.specs import RunSpec
 
 STUDY = "wrong_labels"
 SEEDS = range(10)
@@ -26,5 +26,5 @@ def specs() -> list[RunSpec]:
         for dataset in ("breastmnist", "pneumoniamnist")
         for seed in SEEDS
         for level in levels
-        for name in METHODS
+        for name in ARMS
     ]

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from companion.records import Evidence
+from companion.records import Record
 
 PENALTY = {
     "baseline": (0.0, 1.0, 1.0),
@@ -110,4 +110,4 @@ def curves(runs, epochs=3):
 
 def records(**runs):
     """Recorded runs by study, each with an epoch table."""
-    return {name: Evidence(rows, curves(rows), live=False) for name, rows in runs.items()}
+    return {name: Record(rows, curves(rows), live=False) for name, rows in runs.items()}

@@ -11,7 +11,7 @@ from companion import predictions as asked
 from companion import records
 from companion.probes.leakage import TRAINING
 from companion.published import CHEST_IMAGES, SKIN_CLASSES
-from companion.published_numbers.the_data import RULES
+from companion.published_numbers.the_data import CUTOFFS
 from tests.companion.synthetic import row
 
 CHEST_MODELS = {"baseline": 0.05, "penalized": 0.06, "augmented": -0.2}
@@ -69,7 +69,7 @@ def thresholds(seeds=3, models=("paper_cnn", "small_cnn")):
     """Rows of the probe ``thresholds``, joined with their settings."""
     rows = []
     for model, method, seed in itertools.product(models, CHEST_MODELS, range(seeds)):
-        for place, rule in enumerate(RULES):
+        for place, rule in enumerate(CUTOFFS):
             accuracy = 0.80 + 0.02 * place + 0.001 * seed * (place + 1)
             rows.append(
                 {"model": model, "method": method, "seed": seed, "rule": rule}

@@ -15,7 +15,8 @@ import pytest
 from companion import again
 from companion.probes import PROBES
 from companion.studies import STUDIES
-from varreg.lab.runs import RunSpec, execute, run_all
+from varreg.lab.runs import execute, run_all
+from varreg.lab.specs import RunSpec
 
 ROOT = Path(__file__).parents[2]
 RUN = RunSpec(study="networks", dataset="phantom", method="baseline", size=16, epochs=2, seed=0)

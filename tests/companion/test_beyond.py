@@ -23,6 +23,7 @@ from companion.beyond import (
 )
 from companion.probes import units
 from companion.studies import specs
+from companion.verdicts import MARGIN
 from tests.companion.notebooks import NOTEBOOKS, run
 
 EFFECTS = {"none": 0.0, "baseline": 0.0, "fixed": -0.05, "tuned": -0.05, "feature_l2": 0.06}
@@ -277,7 +278,7 @@ def test_what_the_page_says_of_the_comparison_follows_from_the_runs(compared):
     assert thresholds.of("excess_tuned")["reads"] == "negligible"
     assert compared["combination"].of("self_setting")["reads"] == "negligible"
     assert compared["combination"].of("self_setting")["high"] < 0
-    assert abs(compared["combination"].of("self_setting")["mean"]) < effects.NEGLIGIBLE
+    assert abs(compared["combination"].of("self_setting")["mean"]) < MARGIN
     assert "penalty, fixed weight" in comparison.facts()["beyond_combination_off"]
     assert weight.of("self_setting_tuned")["reads"] == "negligible"
     assert compared["carried"].of("self_setting")["reads"] == "lower"
@@ -301,7 +302,7 @@ def test_what_the_page_says_of_the_table_follows_from_the_units():
     assert (section.differences["p_holm"].dropna() < 0.05).all()
     assert set(section.differences.query("p_holm < 0.05")["reads"]) == {"lower"}
     both, alone = section.of("fixed"), section.of("alone")
-    assert abs(both["mean"] - alone["mean"]) < effects.NEGLIGIBLE, "as much"
+    assert abs(both["mean"] - alone["mean"]) < MARGIN, "as much"
     assert section.of("table")["mean"] < min(both["mean"], alone["mean"])
 
 

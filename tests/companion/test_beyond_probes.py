@@ -11,11 +11,12 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from companion.probes import Unit, ablation, multimodal, outcomes, phantom_volumes, pretraining
 from companion.studies import beyond, specs
-from companion.studies.few_images import METHODS
+from companion.studies.few_images import ARMS
 from varreg.lab import runs
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.models import SmallCNN
-from varreg.lab.runs import RunSpec, train_run
+from varreg.lab.runs import train_run
+from varreg.lab.specs import RunSpec
 from varreg.lab.subsets import nested_rows
 from varreg.lab.training import Scaling
 from varreg.variance import feature_variance
@@ -75,7 +76,7 @@ def test_outcomes_are_those_of_scikit_learn(small):
 
 def test_volumes_and_transformer_differ_in_the_method_alone():
     for listed, names in (
-        (beyond.volumes(), beyond.METHODS),
+        (beyond.volumes(), beyond.COMPARED),
         (beyond.transformer(), beyond.AUGMENTED),
     ):
         same = {
@@ -92,7 +93,7 @@ def test_volumes_and_transformer_differ_in_the_method_alone():
         }
         assert len(same) == 1
         found = {(spec.method, spec.strength or spec.variance_weight) for spec in listed}
-        given = [METHODS[name] for name in names]
+        given = [ARMS[name] for name in names]
         assert found == {
             (each["method"], each.get("strength", each.get("variance_weight", 0))) for each in given
         }
@@ -151,7 +152,7 @@ def test_a_unit_of_volumes_is_a_run(monkeypatch):
     best = details[row["best_epoch"] - 1]
     assert row["val_cross_entropy"] == pytest.approx(best["val_cross_entropy"], rel=1e-4)
     # The penalty is in the total, at the weight of the other studies.
-    weight = METHODS["fixed"]["variance_weight"]
+    weight = ARMS["fixed"]["variance_weight"]
     total = best["val_cross_entropy"] + weight * best["val_feature_variance"]
     assert best["val_total"] == pytest.approx(total, rel=1e-5)
 

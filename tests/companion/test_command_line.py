@@ -15,7 +15,7 @@ from companion.probes import PROBES
 from companion.studies import STUDIES
 from varreg.lab import sweeps
 from varreg.lab.ledger import Ledger
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_a_signal_stops_a_command_in_a_sentence(capsys, monkeypatch, small_studi
 
 SWEEP = """
 from companion import __main__
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 usual = {"dataset": "phantom", "method": "baseline", "epochs": 30, "size": 28}
 __main__.specs = lambda study: [RunSpec(study=study, seed=seed, **usual) for seed in range(99)]
 raise SystemExit(__main__.main(["run", "chest", "--jobs", "2", "--device", "cpu"]))

@@ -8,11 +8,9 @@ import pandas as pd
 import pytest
 from medmnist import INFO
 
-from companion import rivals as page
-from companion import tables, when
+from companion import tables, verdicts, when
 from companion.studies import few_images, rivals
 from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
-from varreg.advice import RHO
 from varreg.evidence import (
     EVIDENCE,
     HEAD_WEIGHT,
@@ -114,15 +112,14 @@ def test_what_is_quoted_of_longer_training_is_what_was_recorded():
 
 
 def test_the_strengths_are_those_of_the_studies():
-    given = few_images.METHODS
+    given = few_images.ARMS
     assert tuple(given[name]["strength"] for name in NAMES) == (STRENGTH, HEAD_WEIGHT)
     assert chosen_strengths(BLOCKS[0])["self_setting"] == STRENGTH
 
 
 def test_a_negligible_change_is_that_of_the_plan():
-    assert page.NEGLIGIBLE == NEGLIGIBLE
+    assert verdicts.MARGIN == NEGLIGIBLE
 
 
-def test_what_is_suggested_is_what_validation_chose():
-    assert pytest.approx(chosen_strengths(BLOCKS[0])["self_setting"], rel=0.2) == RHO
-    assert GradientRatio().rho == RHO
+def test_a_weight_that_sets_itself_starts_with_what_validation_chose():
+    assert GradientRatio().rho == STRENGTH == chosen_strengths(BLOCKS[0])["self_setting"]

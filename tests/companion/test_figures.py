@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 import varreg
-from companion import figures, published, sensitivity, style, tables
+from companion import figures, grid_search, published, sensitivity, style, tables
 from companion.studies import ambiguities
 from tests.companion.synthetic import curves, grid, row, study
 from tests.companion.test_sensitivity import made_up, repeated
@@ -20,14 +20,14 @@ def drawn(runs):
     mine = runs[runs["model"] == "paper_cnn"] if len(runs) else runs
     epochs = curves(mine) if len(mine) else EMPTY
     found = tables.differences(runs, METRICS)
-    wide, twelve = tables.split_grid(grid([(1.0, 1.0, 1.0)]) if len(runs) else runs)
+    wide, twelve = grid_search.split_grid(grid([(1.0, 1.0, 1.0)]) if len(runs) else runs)
     yield figures.learning_curves(mine, epochs, "baseline")
     yield figures.auroc_curves(mine, epochs)
     yield figures.forest(found, METRICS)
     yield figures.comparison({"a": found, "b": found}, METRICS)
     yield figures.combinations(twelve)
     yield figures.weights(wide, ["cross_entropy", "auroc"], {"paper_cnn": 1.0})
-    yield figures.picks(tables.pick_counts(wide))
+    yield figures.picks(grid_search.pick_counts(wide))
     yield figures.recall(tables.recalls(mine))
     seeds = mine["seed"].nunique() if len(mine) else 0
     yield sensitivity.forest(sensitivity.effects(made_up(keep=lambda spec: spec.seed < seeds)))
@@ -75,8 +75,8 @@ def test_curves_show_the_mean_as_far_as_all_seeds_went():
 
 @pytest.mark.parametrize(("weight", "place"), [(1.0, 2), (0.0, 0)])
 def test_weight_zero_stands_at_the_left_and_the_choice_is_marked(weight, place):
-    wide, _ = tables.split_grid(grid([(weight, 1.0, 1.0)]))
-    picked = tables.chosen_weights(wide, ["pneumoniamnist"])
+    wide, _ = grid_search.split_grid(grid([(weight, 1.0, 1.0)]))
+    picked = grid_search.chosen_weights(wide, ["pneumoniamnist"])
     ax = figures.weights(wide, ["cross_entropy"], picked).axes[0]
     labels = [label.get_text() for label in ax.get_xticklabels()]
     assert labels == ["0", "$10^{-2}$", "$10^{0}$", "$10^{2}$"]
@@ -84,7 +84,7 @@ def test_weight_zero_stands_at_the_left_and_the_choice_is_marked(weight, place):
 
 
 def test_no_band_reaches_beyond_what_the_metric_can_be():
-    wide, _ = tables.split_grid(grid([(1.0, 1.0, 1.0)]))
+    wide, _ = grid_search.split_grid(grid([(1.0, 1.0, 1.0)]))
     wide["val_auroc"] = np.where(wide["seed"] == 0, 0.5, 1.0)  # the interval ends above 1
     ax = figures.weights(wide, ["auroc"]).axes[0]
     ends = np.concatenate([band.get_paths()[0].vertices[:, 1] for band in ax.collections])
@@ -93,7 +93,7 @@ def test_no_band_reaches_beyond_what_the_metric_can_be():
 
 @pytest.mark.parametrize(("best", "corner"), [((0.0, 1.0, 1.0), (1, 0)), ((0.1, 0.5, 2.0), (2, 4))])
 def test_the_box_marks_the_chosen_setting_no_penalty_in_the_first_row(best, corner):
-    _, twelve = tables.split_grid(grid([best]))
+    _, twelve = grid_search.split_grid(grid([best]))
     ax = figures.combinations(twelve).axes[0]
     assert ax.get_yticklabels()[0].get_text() == "no penalty"
     assert [patch.get_xy() for patch in ax.patches] == [corner]

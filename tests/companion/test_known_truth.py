@@ -15,7 +15,8 @@ from companion.studies.rivals_tuning import BLOCKS
 from varreg.lab.datasets.core import Dataset, Subset
 from varreg.lab.methods import METHODS
 from varreg.lab.metrics import classification_metrics
-from varreg.lab.runs import RunSpec, train_run
+from varreg.lab.runs import train_run
+from varreg.lab.specs import RunSpec
 from varreg.lab.statistics import mean_interval
 from varreg.lab.training import predict
 

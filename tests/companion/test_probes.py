@@ -39,7 +39,8 @@ from varreg.lab.ledger import Ledger
 from varreg.lab.metrics import classification_metrics
 from varreg.lab.models import build
 from varreg.lab.predictions import Predictions
-from varreg.lab.runs import RunSpec, run_all
+from varreg.lab.runs import run_all
+from varreg.lab.specs import RunSpec
 from varreg.lab.training import batches, predict
 
 # ---------------------------------------------------------------- units and their record
@@ -229,10 +230,10 @@ def test_features_without_variance_have_no_shares():
 
 def test_methods_inside_are_at_the_strengths_that_breastmnist_chose():
     chosen = chosen_strengths(BLOCKS[0])
-    for name, its in inside.METHODS.items():
+    for name, its in inside.ARMS.items():
         if name not in ("none", "published", "augmented"):
             assert its.get("strength", its.get("variance_weight")) == chosen[its["method"]], name
-    seeds = {inside.spec_of("breastmnist", name, 4).seed for name in inside.METHODS}
+    seeds = {inside.spec_of("breastmnist", name, 4).seed for name in inside.ARMS}
     assert seeds == {4}
 
 

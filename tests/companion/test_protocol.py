@@ -11,7 +11,7 @@ import pytest
 
 from companion import protocol, published
 from companion.studies import ambiguities, chest_paper, skin_paper
-from varreg.lab.runs import RunSpec
+from varreg.lab.specs import RunSpec
 
 
 def rows(specs):

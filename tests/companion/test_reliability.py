@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn.calibration import calibration_curve
 
 from companion import reliability
-from companion.probes.reliability import METHODS
+from companion.probes.reliability import COMPARED
 from tests.companion import notebooks
 from varreg.lab.corruptions import CORRUPTIONS
 from varreg.lab.metrics import reliability_metrics
@@ -140,8 +140,8 @@ def rows(monkeypatch):
     conditions += [(name, severity) for name in CORRUPTIONS for severity in (1, 3, 5)]
     for dataset in DATASETS:
         for seed in SEEDS:
-            for method in METHODS:
-                random = np.random.default_rng([len(dataset), seed, METHODS.index(method)])
+            for method in COMPARED:
+                random = np.random.default_rng([len(dataset), seed, COMPARED.index(method)])
                 key = f"{dataset}-{seed}-{method}"
                 same = {"key": key, "dataset": dataset, "seed": seed, "method": method}
                 units.append(same | {"temperature": 1.0 + seed})
@@ -239,7 +239,7 @@ def test_differences_are_paired_and_corrected_over_the_methods(rows):
     wide = level.pivot(index="seed", columns="method", values="ece")
     mine = told.query("dataset == 'breastmnist' and level == 'corrupted 5' and measure == 'ece'")
     mine, raw = mine.set_index("method"), {}
-    for name in METHODS[1:]:
+    for name in COMPARED[1:]:
         raw[name] = stats.ttest_rel(wide[name], wide["none"]).pvalue
         assert mine.loc[name, "mean"] == pytest.approx((wide[name] - wide["none"]).mean())
         assert mine.loc[name, "p"] == pytest.approx(raw[name])
@@ -274,7 +274,7 @@ def test_figures_show_what_was_measured(rows):
     figure = reliability.trust(found)
     assert len(figure.axes) == 4
     for ax in figure.axes:
-        assert len(ax.lines) == len(METHODS) + 1
+        assert len(ax.lines) == len(COMPARED) + 1
     mine = found[(found["dataset"] == "breastmnist") & (found["method"] == "none")]
     means = 100 * mine.groupby("level")["gap"].mean()[list(reliability.LEVELS)]
     assert figure.axes[0].lines[0].get_ydata() == pytest.approx(means.to_numpy())

@@ -11,8 +11,8 @@ from medmnist import INFO
 from scipy import stats
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from companion import rivals, words
-from companion.studies.rivals_tuning import BLOCKS, CANDIDATES, chosen_strengths
+from companion import rivals, verdicts, words
+from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
 from varreg.lab.methods import METHODS
 from varreg.lab.predictions import Predictions
 from varreg.lab.statistics import PairedDifference, detectable, paired_difference
@@ -207,7 +207,7 @@ def test_every_source_of_a_method_is_in_the_references():
         if method.source:
             author, year = re.match(r"(?:\w+: )?(\w+).*\((\d{4})\)$", method.source).groups()
             assert any(key.startswith(author.lower() + year) for key in keys), method.source
-    assert len(rivals.methods_table()) == len(CANDIDATES)
+    assert len(rivals.methods_table()) == len(METHODS) - 1
 
 
 def test_augmentation_is_a_method_where_both_blocks_are_recorded():
@@ -236,7 +236,7 @@ def test_what_the_verdict_says_of_few_images_follows_from_the_runs(few_images):
         assert found.loc[(method, loss), "high"] < 0 < found.loc[(method, area), "low"]
         assert found.loc[(method, "scaled_cross_entropy"), "high"] < 0  # not only confidence
     published = found.loc[("penalized", loss)]
-    small = rivals.NEGLIGIBLE
+    small = verdicts.MARGIN
     assert -small < published["low"] < published["high"] < small
     for rival in ("dropout", "label_smoothing", "weight_decay"):
         assert found.loc[(rival, loss), "mean"] > found.loc[("tuned", loss), "high"]
@@ -268,7 +268,7 @@ def test_what_validation_turned_off_anew_follows_from_the_runs():
 
 
 def test_what_the_variants_say_of_pairs_follows_from_the_runs(few_images):
-    losses, small = wide(few_images), rivals.NEGLIGIBLE
+    losses, small = wide(few_images), verdicts.MARGIN
 
     def apart(first: str, second: str) -> PairedDifference:
         return paired_difference(losses[first], losses[second])

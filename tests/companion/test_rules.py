@@ -9,7 +9,7 @@ from scipy import stats
 
 from companion import rules
 from companion.cost import recordings as cost
-from companion.records import Evidence
+from companion.records import Record
 from tests.companion.synthetic import EMPTY, HARMS, HELPS, grid, row, study
 
 
@@ -22,7 +22,7 @@ def words(parts):
 
 
 def evidence(runs, curves=None):
-    return Evidence(runs, EMPTY if curves is None else curves, live=False)
+    return Record(runs, EMPTY if curves is None else curves, live=False)
 
 
 def test_a_number_is_compared_with_one_further_run():

@@ -25,7 +25,8 @@ from companion.studies import (
 from varreg.lab.columns import PROVENANCE_COLUMNS
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
-from varreg.lab.runs import MissingRunsError, RunSpec
+from varreg.lab.runs import MissingRunsError
+from varreg.lab.specs import RunSpec
 from varreg.loss import PUBLISHED, VariancePenalizedLoss
 
 SMALL = ("small_cnn", False)
@@ -85,7 +86,7 @@ def recorded_grid(tmp_path, monkeypatch):
         ("volumes", 20 * 13),
     ],
 )
-def test_number_of_runs(recorded_grid, study, count):
+def test_number_of_runs(study, count):
     listed = specs(study)
     assert len(listed) == count
     assert len({spec.key for spec in listed}) == count
@@ -93,7 +94,7 @@ def test_number_of_runs(recorded_grid, study, count):
 
 
 @pytest.mark.parametrize("study", REPRODUCTION)
-def test_every_setting_has_the_same_seeds_and_comes_seed_by_seed(recorded_grid, study):
+def test_every_setting_has_the_same_seeds_and_comes_seed_by_seed(study):
     listed = specs(study)
     settings: dict[RunSpec, list[int]] = {}
     for spec in listed:
@@ -108,7 +109,7 @@ def test_every_setting_has_the_same_seeds_and_comes_seed_by_seed(recorded_grid, 
         assert [spec.seed for spec in listed] == sorted(spec.seed for spec in listed)
 
 
-def test_the_protocol_of_the_released_notebooks(recorded_grid):
+def test_the_protocol_of_the_released_notebooks():
     for spec in specs("chest_paper") + specs("skin_paper"):
         assert spec.model == "paper_cnn"
         assert (spec.size, spec.batch_size, spec.optimizer) == (224, 32, "adam")
@@ -125,7 +126,7 @@ def test_the_protocol_of_the_released_notebooks(recorded_grid):
     } == {("ham10000", "paper", 10, 2, method) for method in ("baseline", "penalized")}
 
 
-def test_the_papers_twelve_combinations(recorded_grid):
+def test_the_papers_twelve_combinations():
     for dataset in grid.DATASETS:
         twelve = {
             (spec.variance_weight, spec.feature_sampling_ratio, spec.lambda_)
@@ -135,19 +136,19 @@ def test_the_papers_twelve_combinations(recorded_grid):
         assert twelve == {(w, r, k) for w in (0.01, 0.1) for r in (0.2, 0.5) for k in (0.5, 1, 2)}
 
 
-def test_the_wide_grid(recorded_grid):
-    for dataset, model in BEST:
+def test_the_wide_grid():
+    for dataset, model in grid.CHOSEN:
         wide = specs("grid", dataset=dataset, model=model, feature_sampling_ratio=1.0, lambda_=1.0)
         assert {spec.variance_weight for spec in wide} == {0, *(10.0**k for k in range(-2, 5))}
         assert {spec.method for spec in wide if not spec.variance_weight} == {"baseline"}
 
 
 @pytest.mark.parametrize("study", ["chest", "skin"])
-def test_the_sound_studies_use_the_chosen_weight_and_the_grids_protocol(recorded_grid, study):
+def test_the_sound_studies_use_the_chosen_weight_and_the_grids_protocol(study):
     (dataset,) = {spec.dataset for spec in specs(study)}
     for model in grid.MODELS:
         (weight,) = {spec.variance_weight for spec in specs(study, model=model, method="tuned")}
-        assert weight == BEST[dataset, model]
+        assert weight == grid.CHOSEN[dataset, model]
         published = specs(study, model=model, method="penalized")[0]
         assert {name: getattr(published, name) for name in PUBLISHED} == PUBLISHED
         chosen, tried = (
@@ -162,7 +163,7 @@ def test_the_sound_studies_use_the_chosen_weight_and_the_grids_protocol(recorded
         assert {spec.split for spec in specs(study)} == {"paper", "lesion"}
 
 
-def test_the_inert_lambda_holds_the_ratio(recorded_grid):
+def test_the_inert_lambda_holds_the_ratio():
     for name, settings in inert_lambda.FAMILIES.items():
         family = specs("inert_lambda", seed=0, **settings)
         if name == "Adam":
@@ -226,14 +227,17 @@ def test_one_lucky_seed_does_not_choose(recorded_grid):
     assert grid.best_weight_above_zero("ham10000", "small_cnn") == 1.0
 
 
-@pytest.mark.parametrize("study", ["chest", "skin"])
-def test_needs_the_grid(tmp_path, monkeypatch, study):
+def test_the_weights_written_down_are_those_that_the_record_chooses():
+    assert {*grid.CHOSEN} == set(itertools.product(grid.DATASETS, grid.MODELS))
+    for (dataset, model), weight in grid.CHOSEN.items():
+        assert grid.best_weight_above_zero(dataset, model) == weight
+
+
+@pytest.mark.parametrize("study", sorted({*STUDIES} - {"rivals"}))
+def test_what_is_run_is_listed_without_any_results(tmp_path, monkeypatch, study):
+    listed = specs(study)
     monkeypatch.setenv("VARREG_RESULTS", str(tmp_path))
-    message = (
-        "40 of 40 runs that choose the weight for paper_cnn .* run: python -m companion run grid"
-    )
-    with pytest.raises(MissingRunsError, match=message):
-        specs(study)
+    assert specs(study) == listed
 
 
 def test_needs_all_of_the_grid(recorded_grid):

@@ -12,7 +12,7 @@ from scipy import stats
 
 from companion import when, words
 from companion.studies import WHEN, networks, specs
-from companion.studies.few_images import METHODS, settings
+from companion.studies.few_images import ARMS, settings
 from companion.studies.rivals_tuning import BLOCKS, chosen_strengths
 from varreg.lab.ledger import Ledger
 from varreg.lab.runs import execute
@@ -20,7 +20,7 @@ from varreg.lab.runs import execute
 
 def test_strengths_are_those_that_breastmnist_chose():
     plain, augmented = (chosen_strengths(block) for block in BLOCKS[:2])
-    for name, given in METHODS.items():
+    for name, given in ARMS.items():
         strength = given.get("strength", given.get("variance_weight"))
         if strength is not None:
             chosen = augmented if given.get("augment") else plain
@@ -54,14 +54,14 @@ def test_fewer_images_are_seen_in_as_many_steps_up_to_a_limit():
 @pytest.mark.parametrize("network", networks.NETWORKS)
 def test_every_method_trains_and_changes_something_in_every_network(network):
     of_breast = {
-        name: settings("try", "breastmnist", name, 0, model=network, epochs=1) for name in METHODS
+        name: settings("try", "breastmnist", name, 0, model=network, epochs=1) for name in ARMS
     }
     scores = {
         name: execute(dataclasses.replace(spec, dataset="phantom", size=16))[0][when.PRIMARY]
         for name, spec in of_breast.items()
     }
     assert np.isfinite(list(scores.values())).all()
-    assert len(set(scores.values())) == len(METHODS), scores
+    assert len(set(scores.values())) == len(ARMS), scores
 
 
 # ---------------------------------------------------------------- the page
@@ -428,8 +428,8 @@ def test_what_the_page_says_of_the_best_weight_follows_from_the_runs():
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > shares[1] == shares[3] > shares[4]
     # What BreastMNIST chose: the share is that of the fewest images, the weight is above all.
-    assert shares[0] == METHODS["self_setting"]["strength"]
-    assert fixed[0] < METHODS["fixed"]["variance_weight"]
+    assert shares[0] == ARMS["self_setting"]["strength"]
+    assert fixed[0] < ARMS["fixed"]["variance_weight"]
     assert all(
         len(each) == 3
         for _, each in runs.groupby(["level", "method", "variance_weight", "strength"])

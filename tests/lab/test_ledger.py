@@ -20,7 +20,7 @@ from varreg.lab import ledger as module
 from varreg.lab.columns import CURVE_COLUMNS
 from varreg.lab.ledger import Ledger, LedgerError, default_results
 from varreg.lab.predictions import Predictions
-from varreg.lab.runs import RunSpec, key_of_row
+from varreg.lab.specs import RunSpec, key_of_row
 
 
 def run(key: str, **values: object) -> dict[str, object]:

@@ -14,7 +14,9 @@ from varreg.lab import runs
 from varreg.lab.augment import mixup, two_views
 from varreg.lab.datasets import load
 from varreg.lab.methods import METHODS, Method
-from varreg.lab.runs import RunSpec, execute, run_all
+from varreg.lab.models import SmallCNN
+from varreg.lab.runs import execute, run_all
+from varreg.lab.specs import RunSpec
 from varreg.lab.steps import Averaging, sharpness_aware
 from varreg.loss import (
     LossParts,
@@ -150,6 +152,51 @@ def test_smoothed_labels_are_the_mean_with_equal_probabilities(task):
         q = 0.7 * y.reshape(x.shape) + 0.15
         expected = (np.log1p(np.exp(x)) - q * x).mean()
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_center_loss_with_running_centers_equals_a_reference_in_numpy():
+    """The rule of Wen et al.: a center moves by half of its summed distances over 1 + n."""
+    penalty = METHODS["center_loss"].changes(1.0, DATA).penalty
+    random, centers = np.random.default_rng(0), np.zeros((3, 4))
+    for _ in range(6):
+        features, labels = random.normal(size=(9, 4)), random.integers(0, 3, 9)
+        expected = ((features - centers[labels]) ** 2).sum(1).mean() / 2
+        for training in (False, False, True):  # validation moves no center
+            penalty.train(training)
+            found = penalty(torch.tensor(features), torch.tensor(labels))
+            assert found.item() == pytest.approx(expected, rel=1e-12)
+        for label in range(3):
+            mine = features[labels == label]
+            centers[label] -= 0.5 * (centers[label] - mine).sum(0) / (1 + len(mine))
+
+
+def test_l2_of_the_head_equals_a_reference_in_numpy():
+    head = np.random.default_rng(0).normal(size=(3, 5))
+    found = METHODS["head_decay"].changes(1.0, DATA).penalty(torch.tensor(head))
+    assert found.item() == pytest.approx((head**2).sum() / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["view_variance", "logit_view_variance"])
+def test_variances_over_two_views_equal_a_reference_in_numpy_and_validation_has_none(method):
+    random = np.random.default_rng(0)
+    features, logits = random.normal(size=(8, 5)), random.normal(size=(8, 3))
+    penalty = METHODS[method].changes(1.0, DATA).penalty
+    values = logits if "logit" in method else features
+    expected = values.reshape(2, 4, -1).var(0).mean()  # the second views stand behind the first
+    given = torch.tensor(features), torch.tensor(logits)
+    assert penalty(*given).item() == pytest.approx(expected, rel=1e-12)
+    assert penalty.eval()(*given).item() == 0
+
+
+def test_dropout_drops_a_share_of_the_features_and_enlarges_the_rest():
+    network = METHODS["dropout"].changes(0.35, DATA).model(SmallCNN(1, 8, 3))
+    features = np.random.default_rng(0).normal(size=(400, 60))
+    dropped = network.head[0](torch.tensor(features)).numpy()
+    kept = dropped != 0
+    np.testing.assert_allclose(dropped, np.where(kept, features / 0.65, 0), rtol=1e-12)
+    assert kept.mean() == pytest.approx(0.65, abs=0.015)
+    assert np.ptp(kept.mean(0)) < 0.2  # each feature alike
+    np.testing.assert_array_equal(network.eval().head[0](torch.tensor(features)), features)
 
 
 @pytest.mark.parametrize("n_classes", [None, 3])

@@ -22,11 +22,12 @@ from torch import nn
 
 from tests.lab.test_ledger import python
 from varreg.lab import datasets, runs
-from varreg.lab.columns import CURVE_COLUMNS, OUTCOME_COLUMNS, PROVENANCE_COLUMNS, digest
+from varreg.lab.columns import CURVE_COLUMNS, OUTCOME_COLUMNS, PROVENANCE_COLUMNS
 from varreg.lab.corruptions import corrupted
 from varreg.lab.datasets import Dataset, UnknownDatasetError
 from varreg.lab.ledger import Ledger, LedgerError
-from varreg.lab.runs import MissingRunsError, RunSpec, execute, execute_many, groups, run_all
+from varreg.lab.runs import MissingRunsError, execute, execute_many, groups, run_all
+from varreg.lab.specs import SETTINGS, RunSpec, digest, key_of_row
 from varreg.lab.subsets import nested_rows
 from varreg.lab.training import NonFiniteLossError, Scaling, predict
 from varreg.loss import PUBLISHED
@@ -97,7 +98,7 @@ def test_what_a_method_implies_is_no_part_of_the_key():
     row = {"study": "s", "dataset": "phantom", "method": "augmented", "seed": "0", "epochs": "1"}
     spec = RunSpec(study="s", dataset="phantom", method="augmented", seed=0, epochs=1)
     assert spec.augment
-    assert runs.key_of_row(row) == runs.key_of_row(row | {"augment": "True"}) == spec.key
+    assert key_of_row(row) == key_of_row(row | {"augment": "True"}) == spec.key
     given = {"study", "dataset", "method", "seed", "epochs"}
     assert spec.key == digest({name: getattr(spec, name) for name in given})
 
@@ -145,7 +146,7 @@ def test_true_or_false_and_texts_of_numpy_are_those_of_python():
 def test_the_key_follows_from_what_is_recorded(study):
     path = Path(__file__).parents[2] / "results" / study / "runs.csv"
     rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
-    assert [runs.key_of_row(row) for row in rows] == [row["key"] for row in rows]
+    assert [key_of_row(row) for row in rows] == [row["key"] for row in rows]
 
 
 # ---------------------------------------------------------------- what a spec refuses
@@ -227,7 +228,7 @@ def test_the_same_spec_gives_the_same_row(given):
         assert again.pop(name) is not None
     assert row == again
     assert curve == curve_again
-    expected = ["key", *runs.SETTINGS, *OUTCOME_COLUMNS, *PROVENANCE_COLUMNS]
+    expected = ["key", *SETTINGS, *OUTCOME_COLUMNS, *PROVENANCE_COLUMNS]
     assert list(row) == [name for name in expected if name not in PROVENANCE]
     assert [tuple(epoch) for epoch in curve] == [CURVE_COLUMNS[1:]] * 2
 

@@ -23,7 +23,8 @@ import varreg
 from tests.lab.test_runs import assert_same_numbers
 from varreg.lab import sweeps
 from varreg.lab.ledger import Ledger
-from varreg.lab.runs import RunSpec, run_all
+from varreg.lab.runs import execute, run_all
+from varreg.lab.specs import RunSpec
 from varreg.lab.sweeps import carry_out
 
 distributed = pytest.importorskip("distributed")
@@ -196,7 +197,7 @@ class Watched:
         begun = Path(self.folder, f"{self.key}-{os.getpid()}-{time.monotonic_ns()}")
         begun.touch()
         time.sleep(0.3)
-        return self.spec.execute(**given)
+        return execute(self.spec, **given)
 
 
 def spec(seed: int) -> RunSpec:

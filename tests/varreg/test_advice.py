@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 import varreg.advice
 from varreg import recommend
 from varreg.__main__ import main
-from varreg.advice import FAR, RHO
-from varreg.evidence import EVIDENCE, NORMALIZED, PAPER, Gain
+from varreg.advice import FAR
+from varreg.evidence import EVIDENCE, NORMALIZED, PAPER, STRENGTH, Gain
 
 BREAST, SMALLEST, LARGEST = EVIDENCE[0], EVIDENCE[1], EVIDENCE[-1]
 DATA = {one.data for one in EVIDENCE}
@@ -52,14 +52,14 @@ def test_what_is_measured_is_what_numpy_measures():
     each = np.mean(variances, 0)
     advice = recommend(model, batches, "multiclass", images=500)
     assert advice.ratio == pytest.approx(np.median(ratios), rel=1e-5)
-    assert advice.weight == pytest.approx(RHO * np.median(ratios), rel=1e-5)
+    assert advice.weight == pytest.approx(STRENGTH * np.median(ratios), rel=1e-5)
     assert advice.mean_variance == pytest.approx(each.mean(), rel=1e-5)
     assert advice.median_variance == pytest.approx(np.sort(each)[2], rel=1e-5)
     assert advice.dead == pytest.approx(1 / 6)
     assert (advice.layer, advice.features, advice.batches) == ("1", 6, 3)
     report = str(advice)
     assert f"{advice.weight:.3g}" in report
-    assert f"GradientRatio(rho={RHO:g})" in report
+    assert f"GradientRatio(rho={STRENGTH:g})" in report
 
 
 def test_nothing_of_the_model_changes():

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-__all__ = ["grad_cam", "input_gradient", "last_convolution", "points_inside", "share_inside"]
-
 
 def last_convolution(model: nn.Module) -> str:
     """Name of the convolution that stands last in a model.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 import re
 from collections import Counter, defaultdict
@@ -14,6 +12,7 @@ import numpy as np
 
 from varreg.lab.csvtable import RESTORE, LedgerError, Table
 from varreg.lab.metrics import METRICS
+from varreg.lab.specs import SETTINGS, digest, key_of_row
 
 SPLITS = ("train", "val", "test")
 CURVE_COLUMNS = (
@@ -51,27 +50,12 @@ TOO_MUCH_WORSE = 1e5
 GARBLED = re.compile(r"[-+]?\d[\d.]*(,\d+|\s*%)")
 
 
-def digest(value: object) -> str:
-    """Name of a run or unit in the ledger: 12 hexadecimal digits of a hash of its settings.
-
-    Args:
-        value: What JSON can hold; the order of the names in a mapping does not count.
-
-    Example:
-        >>> digest({"seed": 0, "size": 28}) == digest({"size": 28, "seed": 0})
-        True
-    """
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
 def settings_in(header: Sequence[str]) -> dict[str, str]:
     """Name and type of the settings of a run, where this is a table of runs and not of a probe.
 
     Most of them must be there: a probe has a few of the same names, and a table of runs from which
     a column was deleted is still one.
     """
-    from varreg.lab.runs import SETTINGS  # which needs the ledger to record what it trains
-
     return SETTINGS if 2 * len(SETTINGS.keys() & set(header)) >= len(SETTINGS) else {}
 
 
@@ -103,8 +87,6 @@ def check_runs(runs: Table) -> None:
 
 
 def _check_settings(runs: Table, whole: bool) -> None:
-    from varreg.lab.runs import key_of_row
-
     for number, row in enumerate(runs.records()):
         try:
             key = key_of_row(row)

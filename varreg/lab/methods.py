@@ -102,7 +102,8 @@ class Method:
             0 if the method has none.
         changes: Made from the strength and the data.
         color: In figures.
-        source: Who proposed it, and when; empty for what is everybody's or this project's own.
+        source: Who proposed it (or a part of it, which is named), and when; empty for what is
+            everybody's or this project's own.
         weighted: Whether the ``variance_weight`` of a run must be positive; it is 0 elsewhere.
         augments: Whether images are zoomed and shifted without being asked to.
         reference: The method that it is compared with.
@@ -242,7 +243,11 @@ METHODS: dict[str, Method] = {
         default=2.5,
     ),
     "augmented": Method(
-        title="augmented", color=BLUE, augments=True, formula="images zoomed and shifted"
+        title="augmented",
+        color=BLUE,
+        source="Athukorala (2025)",
+        augments=True,
+        formula="images zoomed and shifted",
     ),
     # ------------------------------------------------------------ the penalty's variants
     "self_setting": _penalty(
@@ -300,6 +305,7 @@ METHODS: dict[str, Method] = {
         strength="weight",
         changes=lambda value, data: Changes(penalty=_AboveQuantile(0.5), weight=value),
         color=GREEN,
+        source="wish: Athukorala (2025)",
         formula="s mean_k max(0, v_k - median)",
         unchanged="shift",
         default=2.5,

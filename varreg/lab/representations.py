@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["dead_share", "effective_rank", "linear_cka", "spectrum", "variance_parts"]
-
 
 def spectrum(features: np.ndarray) -> np.ndarray:
     """Eigenvalues of the covariance of the features, the largest first.

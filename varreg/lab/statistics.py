@@ -15,22 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-__all__ = [
-    "Interval",
-    "PairedDifference",
-    "Ranking",
-    "crossed_difference",
-    "detectable",
-    "holm",
-    "mean_interval",
-    "paired_difference",
-    "prediction_interval",
-    "probability_of_improvement",
-    "ranking",
-    "variance_shares",
-    "wilson",
-]
-
 
 @dataclass(frozen=True)
 class Interval:
