@@ -6,7 +6,7 @@ augmentation; its data sets stand side by side from two on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -383,14 +383,15 @@ def figure(
     blocks: Sequence[Compared],
     measures: Sequence[str] = (PRIMARY, "test_auroc"),
     *,
+    methods: Collection[str] | None = None,
     model: str = "small_cnn",
     augment: bool = False,
 ) -> Figure | None:
     """Differences on each data set side by side, and the mean ranks over them, a measure a line.
 
-    A row a method that all the data sets have, the best mean rank in the first measure first. The
-    bar around a rank is half the critical difference to each side: two methods whose bars do not
-    touch differ.
+    A row a method that all the data sets have, or of these the ``methods``, the best mean rank in
+    the first measure first. The bar around a rank is half the critical difference to each side: two
+    methods whose bars do not touch differ.
 
     Returns:
         ``None`` where fewer than two data sets are recorded.
@@ -400,10 +401,11 @@ def figure(
         return None
     order: list[str] = []
     # So few rows that each can be told from the back of a room.
-    size = (3.2 + 1.5 * (len(mine) + 1), len(measures) * (0.6 + 0.26 * means(mine).shape[1]))
+    shown = [name for name in means(mine) if methods is None or name in methods]
+    size = (3.2 + 1.5 * (len(mine) + 1), len(measures) * (0.6 + 0.26 * len(shown)))
     figure, lines = plt.subplots(len(measures), len(mine) + 1, figsize=size, squeeze=False)
     for axes, measure in zip(lines, measures, strict=True):
-        table = means(mine, measure)
+        table = means(mine, measure)[shown]
         found = ranking(table.to_numpy() * (-1 if MEASURES[measure][1] else 1))
         ranks = dict(zip(table.columns, found.ranks, strict=True))
         order = order or sorted(ranks, key=ranks.__getitem__)

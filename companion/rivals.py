@@ -14,12 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from companion import over_images, style, verdicts, words
@@ -36,14 +34,12 @@ from companion.studies.rivals_tuning import (
     mean_scores,
     reference,
 )
-from companion.style import WIDTH
 from companion.tables import by_seed, mean_change, recalls, with_gaps
 from varreg.lab.calibration import fit_temperature
 from varreg.lab.ledger import Ledger
 from varreg.lab.methods import METHODS
 from varreg.lab.metrics import (
     auroc,
-    brier,
     cross_entropy,
     expected_calibration_error,
     reliability_metrics,
@@ -73,6 +69,8 @@ MEASURES = {
     "scaled_auroc": ("AUROC after temperature", True),
     "scaled_ece": ("calibration error after temperature", False),
     "scaled_brier": ("Brier score after temperature", False),
+    "scaled_augrc": ("AUGRC after temperature", False),
+    "scaled_aurc": ("AURC after temperature", False),
     "gap_cross_entropy": ("gap in cross-entropy", False),
     "corrupted_cross_entropy": ("cross-entropy, corrupted", False),
     "corrupted_auroc": ("AUROC, corrupted", True),
@@ -302,21 +300,20 @@ def measured(said: dict[str, Predictions], truth: dict[str, np.ndarray]) -> dict
     target = {part: torch.tensor(values) for part, values in truth.items()}
     temperature = fit_temperature(logits["val"], target["val"], task)
     scaled = (logits["test"] / temperature, target["test"], task)
-    found = {
-        **{
-            f"test_{m}": value
-            for m, value in reliability_metrics(logits["test"], *scaled[1:]).items()
-        },
+    reliability = reliability_metrics(logits["test"], *scaled[1:])
+    found = {f"test_{name}": value for name, value in reliability.items()} | {
         "temperature": temperature,
         "scaled_cross_entropy": cross_entropy(*scaled),
         "scaled_ece": expected_calibration_error(*scaled),
-        "scaled_brier": brier(*scaled),
     }
+    after = {f"scaled_{name}": value for name, value in reliability_metrics(*scaled).items()}
     if "test_last" in said:
         last = (logits["test_last"], *scaled[1:])
         found |= {"last_cross_entropy": cross_entropy(*last), "last_auroc": auroc(*last)}
     # One temperature moves no image past another where there are two classes.
-    return found if task == "binary" else found | {"scaled_auroc": auroc(*scaled)}
+    if task == "binary":
+        return found | {"scaled_brier": after["scaled_brier"]}
+    return found | after | {"scaled_auroc": auroc(*scaled)}
 
 
 def methods_table() -> pd.DataFrame:
@@ -572,26 +569,6 @@ def in_a_name(block: Block) -> str:
     """
     network = block.model.removeprefix("small_cnn")  # "", or "_norm" and the like
     return f"{block.dataset}{'_augmented' * block.augment}{network}"
-
-
-def figure(blocks: Sequence[Compared], measures: Sequence[str] = (PRIMARY, "test_auroc")) -> Figure:
-    """Each method's difference from its reference: a row a method, a column a block and measure.
-
-    Methods stand in the order of their mean gain in the primary outcome, in the first block that
-    has them.
-    """
-    methods = list(dict.fromkeys(name for each in blocks for name in each.of(PRIMARY).index))
-    count = max(1, len(blocks) * len(measures))
-    size = (max(WIDTH, 3.2 + 1.25 * count), 0.6 + 0.27 * max(4, len(methods)))
-    figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, sharey=True)
-    columns = itertools.product(blocks, measures)
-    for ax, (each, measure) in zip(axes[0], columns, strict=False):
-        forest(ax, each, measure, methods)
-        if measure == measures[0]:
-            ax.set_title(each.name.split(",")[0] + " aug." * each.block.augment)
-    axes[0, 0].set_yticks(range(len(methods)), map(title, methods))
-    axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
-    return figure
 
 
 def forest(ax: Axes, compared: Compared, measure: str, methods: Sequence[str]) -> None:

@@ -156,7 +156,6 @@ def test_what_follows_from_recorded_logits():
 def test_the_page_with_and_without_blocks():
     mine = compared({"baseline": 0.0, "feature_l2": -0.03, "logit_l2": 0.02})
     for blocks in ([], [mine]):
-        rivals.figure(blocks).canvas.draw()
         assert len(rivals.variation(blocks)) == len(blocks)
         # Three of eleven methods are no block of the plan.
         assert rivals.facts(blocks)["rivals_recorded"] == 0

@@ -354,7 +354,7 @@ METHODS: dict[str, Method] = {
         "Cogswell et al. (2016)",
         formula="s/2 Σ_k≠l cov(f_k, f_l)²",
         unchanged="shift",
-        default=0.00312,
+        default=0.000625,
     ),
     "variance_constancy": _penalty(
         "variance constancy",
@@ -384,7 +384,7 @@ METHODS: dict[str, Method] = {
         source="Wen et al. (2016)",
         formula="s/2 ⟨‖f - running mean of its class‖²⟩",
         unchanged="shift rotation class",
-        default=0.0125,
+        default=0.0025,
     ),
     # ------------------------------------------------------------ on the logits and the loss
     "logit_l2": _penalty(
@@ -432,14 +432,14 @@ METHODS: dict[str, Method] = {
         of_logits=False,
         formula="s V over two views of an image",
         unchanged="shift rotation class",
-        default=0.1,
+        default=2.5,
     ),
     "logit_view_variance": _over_views(
         "logit variance over two views",
         of_logits=True,
         formula="s mean_c var(z_c) over two views",
         unchanged="scale shift rotation class",
-        default=0.01,
+        default=0.27,
     ),
     # ------------------------------------------------------------ data, network, optimizer
     "dropout": Method(
@@ -474,7 +474,7 @@ METHODS: dict[str, Method] = {
         changes=lambda value, data: Changes(settings={"learning_rate": value}),
         color=BLACK,
         formula="Adam's rate is s",
-        default=0.002,
+        default=0.005,
     ),
     "mixup": Method(
         title="mixup",
@@ -496,7 +496,7 @@ METHODS: dict[str, Method] = {
         color=BLACK,
         source="Foret et al. (2021)",
         formula="the gradient at θ + s g / ‖g‖",
-        default=0.02,
+        default=0.01,
     ),
     "averaged_weights": Method(
         title="averaged weights",
@@ -505,6 +505,6 @@ METHODS: dict[str, Method] = {
         color=BLACK,
         source="Izmailov et al. (2018)",
         formula="the running mean θ̄ ← s θ̄ + (1 - s) θ is kept",
-        default=0.995,
+        default=0.9,
     ),
 }
