@@ -60,7 +60,7 @@ def test_a_number_that_was_lost_is_no_difference_of_zero(record, monkeypatch):
         row, epochs = execute(job, **where)
         return row | {"test_auroc": math.nan}, epochs
 
-    monkeypatch.setattr(RunSpec, "execute", lost)
+    monkeypatch.setattr(again, "execute", lost)
     (row,) = again.trained(["networks"], "always", results=record).to_dict("records")
     assert (row["Equal"], row["Largest difference"]) == (row["Numbers"] - 1, "inf")
 

@@ -59,7 +59,9 @@ def test_status_of_nothing(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [*STUDIES, *PROBES]
     assert lines[0] == "chest_paper: 0 of 30 runs recorded"
-    assert "waits for another study" in lines[1]
+    assert lines[1] == "chest: 0 of 160 runs recorded"
+    (waiting,) = (line for line in lines if "waits for another study" in line)
+    assert waiting.startswith("rivals: ")
 
 
 def test_run_records_and_goes_on(capsys, tmp_path, small_studies):
@@ -167,7 +169,7 @@ def test_a_cluster_that_does_not_answer(capsys, monkeypatch, small_studies):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "chest"], "run: python -m companion run grid"),
+        (["run", "rivals"], "run: python -m companion run rivals_tuning"),
         (["run", "chest_paper", "--jobs", "0"], "jobs is 0; it must be 1 or more, or -1"),
         (["run", "chest_paper", "--limit", "-1"], "limit is -1; it must be 0 or more"),
         (["run", "chest_paper", "--device", "abacus"], "device is 'abacus', which cannot be used"),
