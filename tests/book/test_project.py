@@ -239,3 +239,16 @@ def test_nothing_names_a_folder_of_one_machine():
     for path in texts:
         found = pattern.search(path.read_text())
         assert not found, f"{path.relative_to(ROOT)}: {found.group()}"
+
+
+def test_the_verdict_stays_short_and_each_paragraph_has_a_measured_number():
+    """Apart from its table and its boxes it is about what a screen holds."""
+    text = (ROOT / "book" / "verdict.md").read_text(encoding="utf-8")
+    boxes = r"::::\{dropdown\}.*?\n::::\n|:::\{table\}.*?\n:::\n"
+    text = re.sub(r"\{glue:text\}`[^`]*`", "@", re.sub(boxes, "", text, flags=re.DOTALL))
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    assert len(text.split()) < 500
+    paragraphs = [line for line in text.splitlines() if len(line.split()) > 5]
+    assert len(paragraphs) > 6
+    for paragraph in paragraphs:
+        assert "@" in paragraph, paragraph
