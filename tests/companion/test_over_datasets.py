@@ -152,6 +152,21 @@ def test_every_block_is_on_every_part_of_the_page(every_block):
     assert len(heads) == 12
 
 
+def test_what_the_text_says_of_two_methods_stands_in_their_table(every_block):
+    mine = of(every_block, "breastmnist", model="small_cnn_norm")
+    told = rivals.contrast_facts([mine])
+    assert all(name.startswith("variants_breastmnist_norm_") for name in told)
+    wide = mine.runs.pivot(index="seed", columns="method", values=rivals.PRIMARY)
+    found = stats.ttest_rel(wide["tuned"], wide["feature_l2"]).confidence_interval()
+    said = rivals.words.change(rivals.mean_change(wide["tuned"] - wide["feature_l2"]))
+    assert told["variants_breastmnist_norm_tuned_over_feature_l2"] == said
+    assert f"{abs(found.low):.3f}" in said
+    shown = rivals.contrasts(mine)
+    column = rivals.words.capital(rivals.MEASURES[rivals.PRIMARY][0])
+    plain = [value for name, value in told.items() if not name.endswith("_scaled")]
+    assert plain == shown[column].tolist()
+
+
 def test_recalls_are_paired_differences_class_by_class(every_block):
     shown = rivals.recall_table(of(every_block, "ham10000"))
     assert shown.shape[1] == 1 + 7
