@@ -77,9 +77,8 @@ def test_labels_that_are_not_recorded(tmp_path):
 
 
 @pytest.mark.slow
-def test_crossed_intervals_of_an_auroc_cover_as_they_say_or_a_little_more():
-    """With these seeds and images in 96 % of the draws."""
-    random, seeds, images, draws = np.random.default_rng(0), 8, 156, 3000
+def test_crossed_intervals_of_an_auroc_cover_as_they_say():
+    random, seeds, images, draws = np.random.default_rng(0), 8, 156, 6000
     covered = 0
     for _ in range(draws):
         truth = np.arange(images) < random.binomial(images, 0.7)
@@ -95,4 +94,4 @@ def test_crossed_intervals_of_an_auroc_cover_as_they_say_or_a_little_more():
             for own in (shared + 0.5 * random.normal(size=(2, images)))
         ]
         covered += 0 in crossed_difference(np.subtract(*added))
-    assert 0.94 < covered / draws < 0.97
+    assert covered / draws == pytest.approx(0.95, abs=0.01)
