@@ -168,9 +168,9 @@ def crossed_difference(
     A mean over seeds says what another training would give on the same test images; this one also
     asks for other images of the same kind. With the mean squares of the two-way layout of
     :math:`S` seeds and :math:`N` images, the variance of the mean is
-    :math:`(MS_S + MS_N - MS_{SN}) / (S N)`, with Satterthwaite's degrees of freedom; what the larger
-    of the first two has beyond the third counts as nothing where it is negative, as in the analysis
-    of several readers and cases (Hillis).
+    :math:`(MS_S + MS_N - MS_{SN}) / (S N)`, with Satterthwaite's degrees of freedom. What the
+    larger of the first two has beyond the third counts as nothing where it is negative, as in the
+    analysis of several readers and cases (Hillis).
 
     Args:
         differences: ``(S, N)``, a row a seed, two or more of each; for an area under the curve, the
@@ -188,7 +188,8 @@ def crossed_difference(
         S. R. Searle, G. Casella, C. E. McCulloch, Variance Components, 1992, chapter 4;
         F. E. Satterthwaite, An approximate distribution of estimates of variance components,
         Biometrics Bulletin 2, 110-114, 1946; S. L. Hillis, A comparison of denominator degrees of
-        freedom methods for multiple observer ROC analysis, Statistics in Medicine 26, 596-619, 2007.
+        freedom methods for multiple observer ROC analysis, Statistics in Medicine 26, 596-619,
+        2007.
 
     Example:
         >>> d = crossed_difference([[0.1, 0.3, 0.2], [0.0, 0.4, 0.2]])
