@@ -130,7 +130,9 @@ class Compared:
             'BreastMNIST, 546 images, augmented'
         """
         augmented = ", augmented" * self.block.augment
-        return DATA[self.block.dataset] + NETWORKS[self.block.model] + augmented
+        share = self.block.train_share
+        part = f", {words.percent(share, 0)} of them" if share < 1 else ""
+        return DATA[self.block.dataset] + part + NETWORKS[self.block.model] + augmented
 
     def change(self, method: str, against: str, measure: str) -> pd.Series:
         """``method - against``, a value for each seed that both have."""

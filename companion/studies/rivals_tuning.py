@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -80,12 +81,14 @@ class Block:
         methods: Keys of :data:`CANDIDATES`.
         model: As of a run.
         augment: Whether all of them train with augmentation.
+        train_share: Of the training images; below 1 each seed draws its own.
     """
 
     dataset: str
     methods: tuple[str, ...]
     model: str = "small_cnn"
     augment: bool = False
+    train_share: float = 1.0
 
 
 _ALL = tuple(CANDIDATES)
@@ -107,6 +110,7 @@ BLOCKS = (
     # Not in the plan: added when all of the above but one were known.
     Block("phantom", _ALL[len(MAIN) :]),
     Block("phantom", MAIN, augment=True),
+    Block("adrenalmnist3d", MAIN, model="small_cnn_half", train_share=0.25),
 )
 """The most telling first."""
 
@@ -120,17 +124,22 @@ def reference(block: Block, method: str) -> str:
 def tuned(study: str, block: Block, method: str, strength: float, seed: int) -> RunSpec:
     """A run of a method at a strength."""
     name = "variance_weight" if METHODS[method].weighted else "strength"
-    given = DATASETS[block.dataset] | ({name: strength} if strength else {})
+    given = _common(block, seed) | ({name: strength} if strength else {})
     augment = block.augment and not METHODS[method].augments
-    return RunSpec(
-        study=study, method=method, model=block.model, seed=seed, augment=augment, **given
-    )
+    return RunSpec(study=study, method=method, augment=augment, **given)
 
 
 def published(study: str, block: Block, seed: int) -> RunSpec:
     """A run of the penalty in the paper's setting, sampling and ``lambda_`` included."""
-    given = {"model": block.model, **DATASETS[block.dataset], **PUBLISHED}
-    return RunSpec(study=study, method="penalized", seed=seed, **given)
+    return RunSpec(study=study, method="penalized", **_common(block, seed), **PUBLISHED)
+
+
+def _common(block: Block, seed: int) -> dict[str, Any]:
+    """What all runs of a block with a seed have in common."""
+    given = {"model": block.model, "seed": seed, **DATASETS[block.dataset]}
+    if block.train_share < 1:
+        given |= {"train_share": block.train_share, "draw": seed}
+    return given
 
 
 def block_specs(block: Block) -> list[RunSpec]:

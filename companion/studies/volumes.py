@@ -6,8 +6,6 @@ other data sets chose; see the page *The plan of the comparison*.
 
 from __future__ import annotations
 
-import dataclasses
-
 from companion.studies.rivals_tuning import MAIN, Block, published, reference, tuned
 from varreg.lab.methods import METHODS
 from varreg.lab.specs import RunSpec
@@ -18,14 +16,14 @@ SEEDS = range(3000, 3020)
 
 STRENGTHS = {name: METHODS[name].default for name in MAIN}
 
-BLOCK = Block("adrenalmnist3d", MAIN, model="small_cnn_half")
+BLOCK = Block("adrenalmnist3d", MAIN, model="small_cnn_half", train_share=0.25)
 
 
 def specs() -> list[RunSpec]:
     """List the runs, seed by seed, the reference and the published setting first."""
     settings = {reference(BLOCK, "tuned"): 0.0} | STRENGTHS
     return [
-        dataclasses.replace(spec, train_share=0.25, draw=seed)
+        spec
         for seed in SEEDS
         for spec in (
             published(STUDY, BLOCK, seed),
