@@ -229,11 +229,19 @@ def test_crossed_mean_squares_are_those_of_an_analysis_of_variance():
         "image": 4 * ((table.mean(0) - mean) ** 2).sum() / 5,
     }
     rest = ((table - table.mean(1, keepdims=True) - table.mean(0) + mean) ** 2).sum() / 15
-    total = max(squares["seed"] + squares["image"] - rest, min(squares.values()))
+    total = squares["seed"] + max(squares["image"] - rest, 0)
     freedom = total**2 / (squares["seed"] ** 2 / 3 + squares["image"] ** 2 / 5 + rest**2 / 15)
     half = stats.t.ppf(0.975, max(freedom, 1)) * np.sqrt(total / 24)
     found = crossed_difference(table)
     assert (found.mean, found.low, found.high) == pytest.approx((mean, mean - half, mean + half))
+
+
+@given(st.integers(0, 1000), st.integers(3, 9))
+def test_images_that_differ_less_than_by_chance_make_no_interval_narrower(seed, seeds):
+    table = np.random.default_rng(seed).normal(size=(seeds, 6))
+    table -= table.mean(0)
+    crossed, alone = crossed_difference(table), paired_difference(table.mean(1), [0] * seeds)
+    assert crossed.high - crossed.low >= alone.high - alone.low
 
 
 def test_crossed_differences_without_spread():
