@@ -338,7 +338,8 @@ def facts(
         defaults: As from :func:`recorded_defaults`.
         unseen: As from :func:`recorded_volumes`.
     """
-    told: dict[str, object] = {"over_datasets": len({each.block.dataset for each in blocks})}
+    small = {each.block.dataset for each in blocks if each.block.model == "small_cnn"}
+    told: dict[str, object] = {"over_datasets": len(small)}
     found = outcomes(blocks, defaults)
     every = counts(found) if len(found) else pd.DataFrame(columns=["method"])
     for row in every[every["method"].isin([*MAIN, "augmented"])].itertuples():

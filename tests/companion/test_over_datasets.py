@@ -120,7 +120,7 @@ def of(blocks, dataset: str, augment=False, model="small_cnn"):
 
 
 def test_blocks_that_differ_in_their_methods_alone_are_one(every_block):
-    assert len(every_block) == 12 == len({each.name for each in every_block})
+    assert len(every_block) == 13 == len({each.name for each in every_block})
     skin = of(every_block, "ham10000")
     assert set(skin.strengths) == {*MAIN, *REST}
     assert not skin.runs.duplicated(["method", "seed"]).any()
@@ -145,11 +145,11 @@ def test_every_block_is_on_every_part_of_the_page(every_block):
         assert len(rivals.contrasts(each)) >= 3
     with_both = [each for each in every_block if "augmented" in set(each.runs["method"])]
     assert len(with_both) == 8  # four data sets
-    assert len(over_datasets.blocks_table(every_block)) == len(rivals.variation(every_block)) == 12
-    assert len(over_datasets.main_table(every_block)) == 12
+    assert len(over_datasets.blocks_table(every_block)) == len(rivals.variation(every_block)) == 13
+    assert len(over_datasets.main_table(every_block)) == 13
     told = rivals.facts(every_block)
     heads = {re.match(r"(.*)_methods$", name)[1] for name in told if name.endswith("_methods")}
-    assert len(heads) == 12
+    assert len(heads) == 13
 
 
 def test_what_the_text_says_of_two_methods_stands_in_their_table(every_block):
@@ -381,7 +381,7 @@ def test_volumes_are_a_block_at_the_strengths_of_other_data_sets(monkeypatch):
     monkeypatch.setattr(rivals, "labels", truth)
     monkeypatch.setattr(over_datasets, "Ledger", lambda study, results: FakeLedger(specs))
     (mine,) = over_datasets.recorded_volumes()
-    assert mine.name == "AdrenalMNIST3D, volumes, half as wide"
+    assert mine.name == "AdrenalMNIST3D, volumes, 25 % of them, half as wide"
     assert len(mine.runs) == len(specs)
     assert {spec.draw for spec in specs} == {spec.seed for spec in specs}
     found = mine.of(rivals.PRIMARY)
