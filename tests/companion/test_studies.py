@@ -378,11 +378,13 @@ def test_every_recorded_run_is_one_of_its_study(recorded):
     assert set(runs["key"]) - set(listed) == set(), "rows whose spec has changed since"
     for row in runs.to_dict("records"):
         for field in dataclasses.fields(RunSpec):
-            # A ledger that was complete before a field came has no column for it.
+            # A row that was recorded before a field came has no value for it.
             expected = getattr(listed[row["key"]], field.name)
             implied = field.name == "augment" and METHODS[row["method"]].augments
-            value = row.get(field.name, True if implied else field.default)
-            assert value == expected or (expected is None and pd.isna(value))
+            value = row.get(field.name)
+            if pd.isna(value):
+                value = True if implied else field.default
+            assert value == expected
 
 
 def test_recorded_runs_say_where_they_come_from(recorded):
