@@ -83,6 +83,7 @@ MEASURES = {
 TOLD = (
     PRIMARY,
     "test_auroc",
+    "test_balanced_accuracy",
     "scaled_cross_entropy",
     "corrupted_cross_entropy",
     "corrupted_auroc",
