@@ -110,6 +110,12 @@ class Recordings:
         device, threads = self.runs[["device", "threads"]].iloc[0]
         return device if self.on_gpu else f"{device}, {words.count(int(threads), 'thread')}"
 
+    def newest(self) -> Recordings:
+        """The last recording alone, for what grows with the project."""
+        last = len(self.runs) - 1
+        rows = self.rows[self.rows["recording"] == last].assign(recording=0)
+        return Recordings(self.question, self.runs.iloc[[last]], rows.dropna(axis=1, how="all"))
+
     def lines(self) -> list[dict[str, Any]]:
         """A line a quantity: what it is about, how many recordings have it, and its columns.
 

@@ -52,6 +52,8 @@ def test_the_questions_are_those_that_the_benchmarks_record():
     recorded = {name for name in QUESTIONS if f'record("{name}"' in text}
     page = (NOTEBOOKS / "10_cost.ipynb").read_text("utf-8")
     printed = {name for name in QUESTIONS if f'table(recorded[\\"{name}\\"]' in page}
+    if 'newest() for each in recorded[\\"project\\"]' in page and "table(newest," in page:
+        printed.add("project")
     assert recorded == set(QUESTIONS) == set(MADE) == printed
     assert text.count('record("') == len(QUESTIONS)
 
@@ -72,6 +74,16 @@ def test_every_recording_of_a_device_counts(tmp_path):
     printed = table([cpu], {"Command": "command", "Time": ("seconds", ".0f")})
     assert printed.iloc[0].tolist() == ["make book", "3 (1 to 4)", "3"]
     assert cost.source([cpu]).endswith("3 recordings, 2026-01-01.* ")
+
+
+def test_the_newest_recording_is_the_last_one_alone(tmp_path):
+    record(tmp_path, "project", [{"command": "make book", "seconds": 1.0, "old": 1}])
+    record(tmp_path, "project", [{"command": "make book", "seconds": 5.0}])
+    (every,) = cost.read("project", tmp_path)
+    newest = every.newest()
+    assert newest.lines() == [{"command": "make book", "seconds": Spread((5.0,)), "recordings": 1}]
+    assert newest.runs["key"].tolist() == every.runs["key"].tolist()[-1:]
+    assert newest.newest().lines() == newest.lines()
 
 
 def test_another_number_of_threads_is_another_device(tmp_path):
